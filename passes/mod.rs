@@ -1,0 +1,8 @@
+//! The passes, one file each. To add one, write its file and list it here.
+
+mod cleanup;
+
+use crate::pass::PassInfo;
+
+/// Every pass, in the order `onnxshrink passes` lists them.
+pub const ALL: &[PassInfo] = &[cleanup::eliminate_identity::INFO, cleanup::fuse_batchnorm::INFO];

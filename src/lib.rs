@@ -1,0 +1,9 @@
+//! A compiler that makes ONNX models small and fast: read, rewrite, check, write.
+
+pub mod ir;
+pub mod analysis;
+pub mod rewrite;
+pub mod pass;
+
+#[path = "../passes/mod.rs"]
+pub mod passes;

@@ -1,0 +1,339 @@
+//! Local rewrites: a function looks at one node and proposes a replacement.
+//!
+//! A rule reads the model through a [`Site`] and never changes it. Anything that is not as the rule needs it ends the
+//! attempt with a [`Miss`] through `?`, and the reason is kept for `--explain`. The replacement always computes the very
+//! value the old node computed, so names, graph outputs and readers stay as they were.
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+use ndarray::ArrayD;
+
+use crate::analysis::Shapes;
+use crate::ir::{DType, Id, Model, Node, NodeId, Op, Operation, Tensor, Use, ValueId};
+
+/// Why a rule did not apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Miss(pub &'static str);
+
+pub type Match<T> = Result<T, Miss>;
+
+/// Ends the attempt unless `condition` holds.
+#[macro_export]
+macro_rules! require {
+    ($condition:expr, $why:literal) => {
+        if !$condition {
+            return Err($crate::rewrite::Miss($why));
+        }
+    };
+}
+
+/// The node a rule is tried at.
+pub struct Site<'m> {
+    pub model: &'m Model,
+    pub root: NodeId,
+    shapes: &'m OnceCell<Rc<Shapes>>,
+}
+
+impl<'m> Site<'m> {
+    pub fn node(&self) -> &'m Node {
+        self.model.node(self.root)
+    }
+
+    /// The first result of the root.
+    pub fn result(&self) -> ValueId {
+        self.node().outputs[0].expect("rules are tried at nodes that have a first result")
+    }
+
+    /// The operator that computes `value`.
+    pub fn producer<O: Op>(&self, value: ValueId) -> Match<O> {
+        let node = self.model.producer(value).ok_or(Miss("not computed by a node"))?;
+        self.model.view(node).ok_or(Miss("computed by another operator"))
+    }
+
+    /// The operator that computes `value` for the root alone, so that it goes when the root goes.
+    pub fn feeder<O: Op>(&self, value: ValueId) -> Match<O> {
+        let producer = self.producer(value)?;
+        self.only_here(value)?;
+        Ok(producer)
+    }
+
+    /// That the root alone reads `value`, in its own graph.
+    pub fn only_here(&self, value: ValueId) -> Match<()> {
+        let read = self.model.value(value);
+        require!(read.uses.len() == 1, "the value in between is also read elsewhere");
+        require!(read.graph == self.node().graph, "computed outside this body, where it runs once");
+        Ok(())
+    }
+
+    /// A constant of any type.
+    pub fn tensor(&self, value: ValueId) -> Match<&'m Tensor> {
+        self.model.constant(value).ok_or(Miss("not a constant"))
+    }
+
+    /// A float constant in double precision, so that what is computed from it is rounded once.
+    pub fn reals(&self, value: ValueId) -> Match<ArrayD<f64>> {
+        let tensor = self.tensor(value)?;
+        match tensor.elements::<f64>() {
+            Some(elements) => Ok(ArrayD::from_shape_vec(tensor.shape(), elements.into_owned()).expect("same shape")),
+            None => Ok(tensor.to_array().ok_or(Miss("not a float tensor"))?.mapv(f64::from)),
+        }
+    }
+
+    /// [`reals`](Site::reals) of a weight that no other node reads: rewriting it must not store it twice.
+    pub fn weight(&self, value: ValueId) -> Match<ArrayD<f64>> {
+        require!(self.model.value(value).uses.len() <= 1, "the weight is shared with another node");
+        self.reals(value)
+    }
+
+    pub fn floats(&self, value: ValueId) -> Match<Cow<'m, [f32]>> {
+        self.tensor(value)?.floats().ok_or(Miss("not a float tensor"))
+    }
+
+    pub fn ints(&self, value: ValueId) -> Match<Vec<i64>> {
+        self.tensor(value)?.ints().ok_or(Miss("not an integer tensor"))
+    }
+
+    /// The one element of a float constant.
+    pub fn float(&self, value: ValueId) -> Match<f32> {
+        self.tensor(value)?.as_float().ok_or(Miss("not a single float"))
+    }
+
+    /// Types and shapes, inferred when the first rule asks.
+    pub fn shapes(&self) -> &'m Shapes {
+        self.shapes.get_or_init(|| Rc::new(Shapes::infer(self.model)))
+    }
+
+    pub fn dtype(&self, value: ValueId) -> Match<DType> {
+        match self.model.constant(value) {
+            Some(tensor) => Ok(tensor.dtype()),
+            None => self.shapes().dtype(value).ok_or(Miss("its element type is not known")),
+        }
+    }
+
+    pub fn rank(&self, value: ValueId) -> Match<usize> {
+        match self.model.constant(value) {
+            Some(tensor) => Ok(tensor.rank()),
+            None => self.shapes().rank(value).ok_or(Miss("its rank is not known")),
+        }
+    }
+
+    /// The shape, where no axis is symbolic.
+    pub fn fixed_shape(&self, value: ValueId) -> Match<Vec<usize>> {
+        match self.model.constant(value) {
+            Some(tensor) => Ok(tensor.shape().to_vec()),
+            None => self.shapes().fixed(value).ok_or(Miss("its shape is not fixed")),
+        }
+    }
+
+    /// Starts the replacement of the root.
+    pub fn rewrite(&self) -> Draft {
+        let first = self.model.values_end();
+        Draft { first, next: first.index(), steps: Vec::new() }
+    }
+}
+
+/// New nodes and constants, under the ids they will get when the rewrite is applied.
+pub struct Draft {
+    first: ValueId,
+    next: usize,
+    steps: Vec<Step>,
+}
+
+enum Step {
+    Constant(&'static str, Tensor),
+    Node(Operation, usize),
+}
+
+impl Draft {
+    /// A new constant; `role` becomes part of its name.
+    pub fn constant(&mut self, role: &'static str, data: impl Into<Tensor>) -> ValueId {
+        self.push(Step::Constant(role, data.into()), 1)[0]
+    }
+
+    /// A new float constant, rounded to `dtype`.
+    pub fn reals(&mut self, role: &'static str, data: ArrayD<f64>, dtype: DType) -> Match<ValueId> {
+        let tensor = match dtype {
+            DType::F64 => Some(Tensor::from(data)),
+            _ => Tensor::from_floats(data.mapv(|x| x as f32), dtype),
+        };
+        Ok(self.constant(role, tensor.ok_or(Miss("not a float tensor"))?))
+    }
+
+    pub fn add(&mut self, operation: impl Into<Operation>) -> ValueId {
+        self.push(Step::Node(operation.into(), 1), 1)[0]
+    }
+
+    /// A node with several results.
+    pub fn add_many(&mut self, operation: impl Into<Operation>, results: usize) -> Vec<ValueId> {
+        self.push(Step::Node(operation.into(), results), results)
+    }
+
+    /// Ends the draft: `operation` takes the root's place. A root with several results keeps them all.
+    pub fn replace_root(self, operation: impl Into<Operation>) -> Match<Rewrite> {
+        Ok(Rewrite { first: Some(self.first), steps: self.steps, end: End::Operation(operation.into()) })
+    }
+
+    /// Ends the draft: the root's first result is just `value`.
+    pub fn forward(self, value: ValueId) -> Match<Rewrite> {
+        Ok(Rewrite { first: Some(self.first), steps: self.steps, end: End::Forward(value) })
+    }
+
+    fn push(&mut self, step: Step, results: usize) -> Vec<ValueId> {
+        self.steps.push(step);
+        self.next += results;
+        (self.next - results..self.next).map(ValueId::new).collect()
+    }
+}
+
+/// A proposed replacement, ready to be applied.
+pub struct Rewrite {
+    first: Option<ValueId>,
+    steps: Vec<Step>,
+    end: End,
+}
+
+enum End {
+    Operation(Operation),
+    Forward(ValueId),
+}
+
+impl Rewrite {
+    /// The root's first result is just `value`.
+    pub fn forward(value: ValueId) -> Match<Rewrite> {
+        Ok(Rewrite { first: None, steps: Vec::new(), end: End::Forward(value) })
+    }
+
+    /// Returns the nodes to look at next, none if nothing could be changed.
+    fn apply(self, model: &mut Model, root: NodeId, result: ValueId) -> Option<Vec<NodeId>> {
+        if let Some(first) = self.first {
+            assert_eq!(first, model.values_end(), "a draft is applied to the model it was drawn from");
+        }
+        let (graph, base) = (model.node(root).graph, model.value(result).name.clone());
+        let mut made = Vec::new();
+        for step in self.steps {
+            match step {
+                Step::Constant(role, tensor) => {
+                    model.add_constant(graph, &format!("{base}.{role}"), tensor);
+                }
+                Step::Node(operation, results) => {
+                    let results = model.insert_many_before(root, operation, &base, results);
+                    made.extend(results.first().and_then(|&value| model.producer(value)));
+                }
+            };
+        }
+        match self.end {
+            End::Operation(operation) => {
+                made.push(model.replace_operation(root, operation));
+                Some(made)
+            }
+            End::Forward(value) => model.unify(result, value).then(|| {
+                let standing = if model.is_value_live(result) { result } else { value };
+                made.extend(model.producer(standing));
+                made
+            }),
+        }
+    }
+}
+
+/// A set of rules, tried in order at every node until none applies.
+#[derive(Default)]
+pub struct Rules {
+    rules: Vec<Rule>,
+    by_op: HashMap<&'static str, Vec<usize>>,
+}
+
+struct Rule {
+    name: &'static str,
+    try_at: TryAt,
+}
+
+type TryAt = Box<dyn Fn(&Site) -> Match<Rewrite>>;
+
+/// What a set of rules did to a model: the pass hands it to the report, also where it is empty.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub applied: BTreeMap<&'static str, usize>,
+    /// Where a rule did not apply, and why, once each rule and node.
+    pub missed: BTreeMap<(&'static str, NodeId), Miss>,
+}
+
+impl Rules {
+    pub fn new() -> Rules {
+        Rules::default()
+    }
+
+    /// Adds a rule for nodes of type `O`, named after its function.
+    pub fn on<O: Op, F: Fn(&Site, O) -> Match<Rewrite> + 'static>(self, rule: F) -> Rules {
+        let try_at = move |site: &Site| {
+            let op = site.model.view::<O>(site.root).ok_or(Miss("unusual form"))?;
+            rule(site, op)
+        };
+        self.add(&[O::NAME], last_segment::<F>(), Box::new(try_at))
+    }
+
+    /// Adds a rule for nodes of several types, which it reads for itself.
+    pub fn on_any<F: Fn(&Site) -> Match<Rewrite> + 'static>(self, ops: &[&'static str], rule: F) -> Rules {
+        self.add(ops, last_segment::<F>(), Box::new(rule))
+    }
+
+    fn add(mut self, ops: &[&'static str], name: &'static str, try_at: TryAt) -> Rules {
+        for op in ops {
+            self.by_op.entry(op).or_default().push(self.rules.len());
+        }
+        self.rules.push(Rule { name, try_at });
+        self
+    }
+
+    /// Rewrites `model` until no rule applies. A node is tried again only when an operand or reader of it changed.
+    #[must_use = "an outcome that nobody reports is a silent no-op"]
+    pub fn apply(&self, model: &mut Model) -> Outcome {
+        let mut outcome = Outcome::default();
+        let shapes = OnceCell::new();
+        let mut work: Vec<NodeId> = model.all_nodes().collect();
+        work.reverse();
+        while let Some(root) = work.pop() {
+            if !model.is_live(root) {
+                continue;
+            }
+            let Some(rules) = self.by_op.get(model.node(root).op.as_str()) else { continue };
+            let Some(&Some(result)) = model.node(root).outputs.first() else { continue };
+            if model.value(result).uses.is_empty() {
+                continue;
+            }
+            for rule in rules.iter().map(|&index| &self.rules[index]) {
+                match (rule.try_at)(&Site { model, root, shapes: &shapes }) {
+                    Err(miss) => drop(outcome.missed.insert((rule.name, root), miss)),
+                    Ok(rewrite) => {
+                        let around = neighbours(model, root);
+                        if let Some(made) = rewrite.apply(model, root, result) {
+                            *outcome.applied.entry(rule.name).or_default() += 1;
+                            work.extend(around);
+                            work.extend(made);
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        outcome.missed.retain(|(_, node), _| model.is_live(*node));
+        outcome
+    }
+}
+
+fn last_segment<F>() -> &'static str {
+    std::any::type_name::<F>().rsplit("::").next().unwrap_or_default()
+}
+
+fn neighbours(model: &Model, node: NodeId) -> Vec<NodeId> {
+    let node = model.node(node);
+    let producers = node.inputs.iter().flatten().filter_map(|&value| model.producer(value));
+    let readers =
+        node.outputs.iter().flatten().flat_map(|&out| &model.value(out).uses).filter_map(|place| match place {
+            Use::Node(reader, _) => Some(*reader),
+            Use::Output(..) => None,
+        });
+    producers.chain(readers).collect()
+}
