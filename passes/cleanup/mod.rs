@@ -2,3 +2,4 @@
 
 pub mod eliminate_identity;
 pub mod fuse_batchnorm;
+pub mod upgrade_opset;

@@ -1,7 +1,7 @@
 //! The only ways to change the graphs of a model. Each keeps uses and execution order consistent, in time that depends
 //! on the size of the edit alone.
 
-use super::attr::Attrs;
+use super::attr::{Attr, Attrs};
 use super::model::{
     Function, Graph, GraphId, Initializer, Model, Node, NodeId, Notes, QuantizationAnnotation, Use, Value, ValueDef,
     ValueId,
@@ -188,6 +188,28 @@ impl Model {
             work.into_iter().for_each(|node| self.sweep(node));
         }
         self.revision += 1;
+    }
+
+    /// Gives `node` an attribute, in place of one of that name.
+    ///
+    /// # Panics
+    /// If either attribute holds graphs: bodies come and go with their node.
+    pub fn set_attr(&mut self, node: NodeId, name: &str, attr: Attr) {
+        assert!(attr.graphs().is_empty(), "bodies come with their node");
+        self.remove_attr(node, name);
+        self.nodes[node].attrs.insert(name.into(), attr);
+    }
+
+    /// Takes an attribute off `node`, if it has one of that name.
+    ///
+    /// # Panics
+    /// If the attribute holds graphs.
+    pub fn remove_attr(&mut self, node: NodeId, name: &str) -> Option<Attr> {
+        self.revision += 1;
+        self.nodes[node].attr_docs.retain(|(of, _)| of != name);
+        let attr = self.nodes[node].attrs.shift_remove(name)?;
+        assert!(attr.graphs().is_empty(), "bodies go with their node");
+        Some(attr)
     }
 
     /// Drops the result `index` of `node`, which nobody reads.
