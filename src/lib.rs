@@ -3,6 +3,7 @@
 pub mod ir;
 pub mod analysis;
 pub mod rewrite;
+pub mod runtime;
 pub mod pass;
 
 #[path = "../passes/mod.rs"]

@@ -9,8 +9,11 @@
 
 use std::ops::RangeInclusive;
 
+use bytes::Bytes;
+
 use super::attr::{Attr, AttrType, Attrs};
 use super::model::{Node, ValueId};
+use super::tensor::Tensor;
 
 /// The opset that views are written for: the oldest that passes see.
 pub const BASE: i64 = 18;
@@ -221,15 +224,15 @@ ops! {
         mode: String = String::from("constant"),
     }
     Constant [BASE, LATEST] () {
-        value: Option<super::tensor::Tensor> = None,
+        value: Option<Tensor> = None,
         value_float: Option<f32> = None,
         value_floats: Option<Vec<f32>> = None,
         value_int: Option<i64> = None,
         value_ints: Option<Vec<i64>> = None,
-        value_string: Option<bytes::Bytes> = None,
-        value_strings: Option<Vec<bytes::Bytes>> = None,
+        value_string: Option<Bytes> = None,
+        value_strings: Option<Vec<Bytes>> = None,
     }
-    ConstantOfShape [BASE, LATEST] (shape: ValueId) { value: Option<super::tensor::Tensor> = None }
+    ConstantOfShape [BASE, LATEST] (shape: ValueId) { value: Option<Tensor> = None }
 
     // Pooling and reduction.
 
@@ -274,5 +277,23 @@ ops! {
         axis: i64 = 1,
         block_size: i64 = 0,
         output_dtype: i64 = 0,
+    }
+}
+
+impl Constant {
+    /// The tensor that the node holds, in whichever attribute; none where no attribute, or more than one, holds it.
+    pub fn tensor(&self) -> Option<Tensor> {
+        let strings = |shape: Vec<usize>, strings: &[Bytes]| Tensor::from_strings(shape, strings.to_vec()).ok();
+        let forms = [
+            self.value.clone(),
+            self.value_float.map(Tensor::scalar),
+            self.value_floats.as_ref().map(|floats| Tensor::from_vec(vec![floats.len()], floats.clone())),
+            self.value_int.map(Tensor::scalar),
+            self.value_ints.as_deref().map(Tensor::from_ints),
+            self.value_string.as_ref().and_then(|string| strings(vec![], std::slice::from_ref(string))),
+            self.value_strings.as_ref().and_then(|all| strings(vec![all.len()], all)),
+        ];
+        let mut held = forms.into_iter().flatten();
+        held.next().filter(|_| held.next().is_none())
     }
 }
