@@ -4,6 +4,7 @@ pub mod ir;
 pub mod analysis;
 pub mod rewrite;
 pub mod runtime;
+pub mod data;
 pub mod pass;
 
 #[path = "../passes/mod.rs"]

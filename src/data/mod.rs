@@ -1,0 +1,82 @@
+//! What models are run on: samples from a file, or random ones.
+//!
+//! A [`Dataset`] is bound to the inputs of one model: whatever can be wrong with a file is found when it is opened, so
+//! that [`Dataset::sample`] cannot fail.
+
+mod archive;
+mod bind;
+mod cast;
+mod dataset;
+mod npy;
+mod random;
+mod synthesize;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use crate::ir::DType;
+
+pub use dataset::{Dataset, Labels, Rows, Source};
+pub use synthesize::{DEFAULT_COUNT, InputShapes, SynthesisError, synthesize};
+
+/// What is wrong with the data, and with which file.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {problem}", file.display())]
+pub struct DataError {
+    pub file: PathBuf,
+    #[source]
+    pub problem: Problem,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    #[error("cannot be read: {0}")]
+    Io(std::io::Error),
+    #[error("is a directory, where an .npz or .npy file is needed")]
+    Directory,
+    #[error("is empty")]
+    EmptyFile,
+    #[error("is no .npz or .npy file; write one with `numpy.savez(file, input_name=array)`")]
+    Format,
+    #[error("is damaged: {0}; write it again")]
+    Archive(String),
+    #[error("holds no arrays")]
+    NoArrays,
+    #[error("array `{array}` has a damaged header: {reason}")]
+    Header { array: String, reason: String },
+    #[error("array `{array}` is cut off: its shape {shape:?} needs {needed} bytes, but {found} are there")]
+    Truncated { array: String, shape: Vec<usize>, needed: usize, found: usize },
+    #[error("array `{array}` of shape {shape:?} is larger than memory can address")]
+    Size { array: String, shape: Vec<usize> },
+    #[error("array `{array}` holds Python objects (a pickle), which are not read; save it with a plain `dtype`")]
+    Object { array: String },
+    #[error("array `{array}` is of type `{descr}`, which is not read; use floats, integers, booleans or strings")]
+    Type { array: String, descr: String },
+    #[error("has no array for input `{input}`; the model needs {needed}, the file has {found}")]
+    Missing { input: String, needed: String, found: String },
+    #[error("array `{array}` holds {found}, but input `{input}` takes {needed}")]
+    Mismatch { array: String, input: String, found: String, needed: String },
+    #[error("array `{array}` holds {value}, which does not fit input `{input}` of type {dtype}")]
+    Range { array: String, input: String, value: i64, dtype: DType },
+    #[error("array `{array}` has shape {found:?}, but input `{input}` takes {needed}; the first axis counts samples")]
+    Shape { array: String, input: String, found: Vec<usize>, needed: String },
+    #[error("`{symbol}` is {first} in array `{first_array}` but {second} in array `{second_array}`")]
+    Symbol { symbol: String, first: usize, first_array: String, second: usize, second_array: String },
+    #[error("array `{array}` has no samples: its shape is {shape:?}")]
+    EmptyArray { array: String, shape: Vec<usize> },
+    #[error("has arrays of different lengths: {lengths}; the first axis counts samples and must be the same for all")]
+    Lengths { lengths: String },
+    #[error("has samples for a batch of {rows}, but the model takes {batch} at a time")]
+    Batch { rows: usize, batch: usize },
+    #[error("labels `{array}` {reason}")]
+    Labels { array: String, reason: String },
+    #[error("input `{input}` is {found}, and only tensors of numbers can be given as arrays")]
+    InputType { input: String, found: String },
+}
+
+impl Problem {
+    fn of(self, file: &Path) -> DataError {
+        DataError { file: file.into(), problem: self }
+    }
+}
