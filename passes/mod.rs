@@ -6,5 +6,11 @@ mod quantize;
 use crate::pass::PassInfo;
 
 /// Every pass, in the order `onnxshrink passes` lists them.
-pub const ALL: &[PassInfo] =
-    &[cleanup::eliminate_identity::INFO, cleanup::fuse_batchnorm::INFO, cleanup::upgrade_opset::INFO, quantize::INFO];
+pub const ALL: &[PassInfo] = &[
+    cleanup::upgrade_opset::INFO,
+    PassInfo::group("cleanup", "Everything that keeps what the model computes, until nothing changes", CLEANUP),
+    quantize::INFO,
+];
+
+/// The passes of `cleanup`, in the order they run.
+const CLEANUP: &[PassInfo] = &[cleanup::eliminate_identity::INFO, cleanup::fuse_batchnorm::INFO];

@@ -1,0 +1,124 @@
+//! What a pass may use besides the model, and what it tells.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::Observer;
+use crate::ir::{Model, NodeId};
+use crate::rewrite::{Miss, Outcome, Rules};
+
+/// What a pass may use besides the model.
+#[derive(Default)]
+pub struct Context {
+    pub seed: u64,
+    /// Keep the name of every node where a rule did not apply, not only one for each reason.
+    pub explain: bool,
+    /// What the running pass has told so far.
+    pub outcomes: Vec<Outcome>,
+    /// Sentences of the running pass for the user.
+    pub notes: Vec<String>,
+    /// What came of each pass of the pipeline, in the order they first ran.
+    pub reports: Vec<PassReport>,
+    /// Told before and after every pass.
+    pub observers: Vec<Box<dyn Observer>>,
+    /// Set from outside to end the pipeline before its next pass.
+    pub cancelled: Arc<AtomicBool>,
+}
+
+impl Context {
+    pub fn report(&mut self, outcome: Outcome) {
+        self.outcomes.push(outcome);
+    }
+
+    /// Applies `rules` and reports what came of it.
+    pub fn apply(&mut self, model: &mut Model, rules: Rules) {
+        let outcome = rules.apply(model);
+        self.report(outcome);
+    }
+
+    /// Reports that a pass without rules did `what` so many times.
+    pub fn applied(&mut self, what: &'static str, times: usize) {
+        self.report(Outcome { applied: BTreeMap::from([(what, times)]), ..Outcome::default() });
+    }
+
+    /// Reports that a pass without rules did not do `what` at `node`.
+    pub fn missed(&mut self, what: &'static str, node: NodeId, why: Miss) {
+        self.report(Outcome { missed: BTreeMap::from([((what, node), why)]), ..Outcome::default() });
+    }
+
+    /// Tells the user something about this run of the pass.
+    pub fn note(&mut self, text: impl Into<String>) {
+        self.notes.push(text.into());
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+}
+
+/// What came of one pass, over all its runs.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct PassReport {
+    /// The pass as the pipeline has it, with the options that are not at their defaults.
+    pub pass: String,
+    /// What the pass is there for.
+    pub summary: String,
+    pub runs: usize,
+    /// Whether any run changed the model.
+    pub changed: bool,
+    /// How often each rule applied.
+    pub applied: BTreeMap<String, usize>,
+    /// Where rules did not apply, as the last run left it.
+    pub missed: Vec<Missed>,
+    pub notes: Vec<String>,
+    #[serde(rename = "seconds", serialize_with = "seconds")]
+    pub time: Duration,
+}
+
+/// Nodes where a rule did not apply, for one reason.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Missed {
+    pub rule: String,
+    pub reason: String,
+    pub count: usize,
+    /// The nodes' labels: one of them, or all under [`Context::explain`].
+    pub nodes: Vec<String>,
+}
+
+fn seconds<S: serde::Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64(time.as_secs_f64())
+}
+
+impl PassReport {
+    pub(super) fn add_run(&mut self, outcomes: Vec<Outcome>, notes: Vec<String>, model: &Model, explain: bool) {
+        self.runs += 1;
+        let mut missed: BTreeMap<(&str, &str), Missed> = BTreeMap::new();
+        for outcome in outcomes {
+            for (rule, times) in outcome.applied.into_iter().filter(|(_, times)| *times > 0) {
+                *self.applied.entry(rule.into()).or_default() += times;
+            }
+            for ((rule, node), miss) in outcome.missed.into_iter().filter(|((_, node), _)| model.is_live(*node)) {
+                let entry = missed.entry((rule, miss.0)).or_insert_with(|| Missed {
+                    rule: rule.into(),
+                    reason: miss.0.into(),
+                    count: 0,
+                    nodes: Vec::new(),
+                });
+                entry.count += 1;
+                if explain || entry.nodes.is_empty() {
+                    entry.nodes.push(model.label(node));
+                }
+            }
+        }
+        self.missed = missed.into_values().collect();
+        for note in notes {
+            if !self.notes.contains(&note) {
+                self.notes.push(note);
+            }
+        }
+    }
+}

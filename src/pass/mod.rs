@@ -1,0 +1,51 @@
+//! Passes, and the pipelines that run them.
+//!
+//! A pass is a struct whose fields are its options; [`PassInfo`] is its line in the table of passes. [`Pipeline`] is the
+//! one loop that runs passes; whatever else is wanted (printing, verifying, progress) is an [`Observer`] of that loop.
+
+mod context;
+mod notation;
+mod observer;
+mod pipeline;
+mod table;
+
+pub use context::{Context, Missed, PassReport};
+pub use notation::NotationError;
+pub use observer::{Observer, PrintAfter, StopAfter, Verify};
+pub use pipeline::{Pipeline, PipelineError, Step};
+pub use table::{PassInfo, PassKind, PassOption, passes};
+
+use crate::ir::Model;
+
+/// A transformation of a whole model. Its fields are its options.
+pub trait Pass {
+    fn run(&self, model: &mut Model, cx: &mut Context) -> Result<(), PassError>;
+
+    fn effect(&self) -> Effect {
+        Effect::Exact
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::Nothing
+    }
+}
+
+/// Whether a pass keeps what the model computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    Exact,
+    Lossy,
+}
+
+/// The data that a pass cannot do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Needs {
+    Nothing,
+    Inputs,
+    Labels,
+}
+
+/// Why a pass could not do its work at all.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct PassError(pub String);
