@@ -75,6 +75,34 @@ impl Attr {
     }
 }
 
+impl AttrKind {
+    const NAMES: [(AttrKind, &str); 14] = [
+        (AttrKind::Float, "float"),
+        (AttrKind::Int, "int"),
+        (AttrKind::Str, "string"),
+        (AttrKind::Tensor, "tensor"),
+        (AttrKind::Graph, "graph"),
+        (AttrKind::SparseTensor, "sparse_tensor"),
+        (AttrKind::Type, "type_proto"),
+        (AttrKind::Floats, "floats"),
+        (AttrKind::Ints, "ints"),
+        (AttrKind::Strs, "strings"),
+        (AttrKind::Tensors, "tensors"),
+        (AttrKind::Graphs, "graphs"),
+        (AttrKind::SparseTensors, "sparse_tensors"),
+        (AttrKind::Types, "type_protos"),
+    ];
+
+    /// The name in the ONNX textual syntax; none for [`AttrKind::Undefined`].
+    pub fn name(self) -> Option<&'static str> {
+        AttrKind::NAMES.iter().find(|(kind, _)| *kind == self).map(|(_, name)| *name)
+    }
+
+    pub fn from_name(name: &str) -> Option<AttrKind> {
+        AttrKind::NAMES.iter().find(|(_, text)| *text == name).map(|(kind, _)| *kind)
+    }
+}
+
 /// A Rust type that an attribute is read as and written from.
 pub trait AttrType: Sized + Clone + PartialEq {
     fn read(attr: &Attr) -> Option<Self>;

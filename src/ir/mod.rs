@@ -9,8 +9,10 @@ mod attr;
 mod dtype;
 mod edit;
 mod model;
+mod names;
 pub mod op;
 mod tensor;
+pub mod text;
 mod types;
 mod verify;
 
@@ -22,6 +24,7 @@ pub use model::{
     Function, Graph, GraphId, Header, Initializer, Model, Node, NodeId, Notes, OpsetImports, QuantizationAnnotation,
     Use, Value, ValueDef, ValueId,
 };
+pub use names::Names;
 pub use op::Op;
 pub use tensor::{Element, Label, SparseTensor, Tensor, TensorError};
 pub use types::{Dim, Size, TensorType, Type, TypeKind};
