@@ -1,0 +1,103 @@
+//! Exact passes keep what a model computes: every case of `testdata/passes` whose pipeline is exact is run before and
+//! after on random inputs, and the outputs are compared.
+//!
+//! Free lengths of inputs are small. Floats may differ by 1e-4 of the range of the output, all else must be equal. A
+//! model that the runtime cannot run has a line `# cannot run: <why>` among its first comments.
+
+#[path = "support/case.rs"]
+mod case;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use case::{Case, Outcome};
+use onnxshrink::data::{Dataset, InputShapes, synthesize};
+use onnxshrink::ir::{Model, Size, Tensor, ValueDef};
+use onnxshrink::pass::Effect;
+use onnxshrink::runtime::Runner;
+
+datatest_stable::harness! {
+    { test = exact_passes_keep_what_is_computed, root = "testdata/passes", pattern = r"\.onnxtxt$" },
+}
+
+const SAMPLES: usize = 4;
+const TOLERANCE: f64 = 1e-4;
+
+fn exact_passes_keep_what_is_computed(path: &Path) -> Outcome<()> {
+    let case = Case::read(path)?;
+    if case.pipeline.effect() != Effect::Exact {
+        return Ok(());
+    }
+    let data = match (Runner::new(&case.model), &case.cannot_run) {
+        (Err(_), Some(_)) => return Ok(()),
+        (Err(error), None) => {
+            return Err(format!("{error}\nif that is as it is, say so in the case: `# cannot run: <why>`").into());
+        }
+        (Ok(before), None) => samples(&case.model, &before)?,
+        (Ok(before), Some(why)) => match samples(&case.model, &before) {
+            Err(_) => return Ok(()),
+            Ok(_) => return Err(format!("it does run; remove the line `# cannot run: {why}`").into()),
+        },
+    };
+    let (model, _) = case.run()?;
+    let (before, after) = (Runner::new(&case.model)?, Runner::new(&model)?);
+    for index in 0..data.len() {
+        let sample = data.sample(index);
+        let (before, after) = (before.run(&sample)?, after.run(&sample)?);
+        assert_eq!(before.len(), after.len(), "the number of outputs");
+        for (output, (before, after)) in before.iter().zip(&after).enumerate() {
+            difference(before, after).map_err(|what| format!("sample {index}, output {output}: {what}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn samples(model: &Model, runner: &Runner) -> Outcome<Dataset> {
+    let run = |sample: &[Tensor]| runner.run(sample).map(|_| ()).map_err(|error| error.to_string());
+    Ok(synthesize(model, &small_shapes(model), 7, SAMPLES, run)?)
+}
+
+/// Shapes for the inputs of `model`; equal symbols get equal lengths.
+fn small_shapes(model: &Model) -> InputShapes {
+    let mut symbols = HashMap::new();
+    let mut shapes = InputShapes::new();
+    for &input in &model.graph(model.main).inputs {
+        let value = model.value(input);
+        let dims = value.ty.as_ref().and_then(|ty| ty.as_tensor()).and_then(|tensor| tensor.shape.as_deref());
+        if matches!(value.def, ValueDef::Input { default: Some(_) }) {
+            continue;
+        }
+        let lengths = dims.unwrap_or_default().iter().map(|dim| match &dim.size {
+            Size::Fixed(length) => usize::try_from(*length).unwrap_or(2),
+            Size::Symbol(symbol) => {
+                let next = 2 + symbols.len() % 3;
+                *symbols.entry(symbol.clone()).or_insert(next)
+            }
+            Size::Unknown => 2,
+        });
+        shapes.insert(value.name.clone(), lengths.collect());
+    }
+    shapes
+}
+
+fn difference(before: &Tensor, after: &Tensor) -> Result<(), String> {
+    if (before.dtype(), before.shape()) != (after.dtype(), after.shape()) {
+        return Err(format!("{before:?} became {after:?}"));
+    }
+    let (Some(xs), Some(ys)) = (before.floats(), after.floats()) else {
+        return match before.same_data(after) {
+            true => Ok(()),
+            false => Err("elements that are no floats changed".into()),
+        };
+    };
+    let finite = || xs.iter().filter(|x| x.is_finite()).map(|&x| f64::from(x));
+    let (low, high) = finite().fold((0f64, 0f64), |(low, high), x| (low.min(x), high.max(x)));
+    let allowed = TOLERANCE * (high - low);
+    for (index, (&x, &y)) in xs.iter().zip(ys.iter()).enumerate() {
+        let same = x == y || x.is_nan() && y.is_nan() || (f64::from(x) - f64::from(y)).abs() <= allowed;
+        if !same {
+            return Err(format!("element {index} was {x} and is {y}, where {allowed:e} is allowed"));
+        }
+    }
+    Ok(())
+}
