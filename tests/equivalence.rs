@@ -28,7 +28,7 @@ fn exact_passes_keep_what_is_computed(path: &Path) -> Outcome<()> {
     if case.pipeline.effect() != Effect::Exact {
         return Ok(());
     }
-    let data = match (Runner::new(&case.model), &case.cannot_run) {
+    let data = match (Runner::new(&case.model), case.line("cannot run")) {
         (Err(_), Some(_)) => return Ok(()),
         (Err(error), None) => {
             return Err(format!("{error}\nif that is as it is, say so in the case: `# cannot run: <why>`").into());

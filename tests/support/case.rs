@@ -9,30 +9,25 @@ use onnxshrink::passes;
 pub type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 pub struct Case {
-    pub name: String,
+    text: String,
     pub model: Model,
     pub pipeline: Pipeline,
-    /// Why the model cannot be run, for the line `# cannot run: why`.
-    pub cannot_run: Option<String>,
 }
 
 impl Case {
     pub fn read(path: &Path) -> Outcome<Case> {
         let text = std::fs::read_to_string(path)?;
-        let comments = || text.lines().map_while(|line| line.strip_prefix('#'));
-        let line = |key: &str| comments().find_map(|line| line.trim_start().strip_prefix(key)?.strip_prefix(':'));
         let folder =
             path.parent().and_then(|folder| folder.file_name()).expect("a case lies in the folder of its pass");
-        let pipeline =
-            line("pipeline").map_or_else(|| folder.to_string_lossy().into_owned(), |text| text.trim().into());
+        let pipeline = line(&text, "pipeline").map_or_else(|| folder.to_string_lossy(), Into::into);
         let model = Model::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?;
         model.verify()?;
-        Ok(Case {
-            name: path.file_stem().expect("a case is a file").to_string_lossy().into_owned(),
-            model,
-            pipeline: Pipeline::parse(&pipeline, passes::ALL)?,
-            cannot_run: line("cannot run").map(|why| why.trim().into()),
-        })
+        Ok(Case { pipeline: Pipeline::parse(&pipeline, passes::ALL)?, model, text })
+    }
+
+    /// What stands in the line `# <key>: ..` among the first comments.
+    pub fn line(&self, key: &str) -> Option<&str> {
+        line(&self.text, key)
     }
 
     /// The model after the pipeline, verified after each of its passes.
@@ -43,4 +38,9 @@ impl Case {
         model.verify()?;
         Ok((model, cx))
     }
+}
+
+fn line<'t>(text: &'t str, key: &str) -> Option<&'t str> {
+    let mut comments = text.lines().map_while(|line| line.strip_prefix('#'));
+    comments.find_map(|comment| Some(comment.trim_start().strip_prefix(key)?.strip_prefix(':')?.trim()))
 }
