@@ -1,6 +1,7 @@
 //! A compiler that makes ONNX models small and fast: read, rewrite, check, write.
 
 pub mod ir;
+pub mod onnx;
 pub mod analysis;
 pub mod rewrite;
 pub mod runtime;
