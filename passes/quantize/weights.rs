@@ -66,6 +66,18 @@ fn channel_axis(model: &Model, node: NodeId, index: usize) -> Option<usize> {
         ("Gemm", 1) => Some(if model.view::<Gemm>(node)?.transB { 0 } else { 1 }),
         ("Gemm", 0) => Some(if model.view::<Gemm>(node)?.transA { 1 } else { 0 }),
         ("Gather", 0) => (rank == 2 && model.view::<Gather>(node)?.axis == 0).then_some(1),
+        // A table that is tied to the last layer is transposed there.
+        ("Transpose", 0) if rank == 2 => {
+            let transposed = model.node(node).outputs[0]?;
+            let axis = |(node, index)| match (model.node(node).op.as_str(), index) {
+                ("MatMul", 1) => Some(0),
+                ("MatMul", 0) => Some(1),
+                _ => None,
+            };
+            let mut axes = readers(model, transposed).map(axis);
+            let first = axes.next()??;
+            (!model.is_output(transposed) && axes.all(|axis| axis == Some(first))).then_some(first)
+        }
         _ => None,
     }
 }
