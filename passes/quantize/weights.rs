@@ -125,14 +125,14 @@ impl Weight {
 
         let coded = Coded { graph: model.value(self.value).graph, name, dtype, axis: self.axis, levels };
         if lookups.is_empty() {
-            let weight = coded.decode_at_load(model, &self.scales)?;
+            let weight = coded.decode_at_load(model, coded.place(model, &products)?, &self.scales)?;
             model.replace_uses(self.value, weight);
             model.remove_constant(self.value);
             return Ok(());
         }
         let (table, scale) = (coded.add_levels(model, &coded.levels, ""), coded.add_scale(model, &self.scales, "")?);
         if !products.is_empty() {
-            let anchor = model.nodes_of(coded.graph).next().ok_or(Miss("its graph has no nodes"))?;
+            let anchor = coded.place(model, &products)?;
             let weight = coded.decode_before(model, anchor, table, scale, "");
             products.into_iter().for_each(|node| reread(model, node, self.value, weight));
         }
@@ -171,9 +171,16 @@ struct Coded {
 }
 
 impl Coded {
+    /// Where the weight is decoded: at its only reader, or where all of them see it.
+    fn place(&self, model: &Model, readers: &[NodeId]) -> Match<NodeId> {
+        match *readers {
+            [reader] if model.node(reader).graph == self.graph => Ok(reader),
+            _ => model.nodes_of(self.graph).next().ok_or(Miss("its graph has no nodes")),
+        }
+    }
+
     /// Nodes that compute the float weight from constants alone, in pieces that every runtime folds.
-    fn decode_at_load(&self, model: &mut Model, scales: &[f32]) -> Match<ValueId> {
-        let anchor = model.nodes_of(self.graph).next().ok_or(Miss("its graph has no nodes"))?;
+    fn decode_at_load(&self, model: &mut Model, anchor: NodeId, scales: &[f32]) -> Match<ValueId> {
         let rows = self.levels.shape()[0];
         let row = self.levels.len() / rows.max(1);
         let rows_each = (PIECE_ELEMENTS / row.max(1)).clamp(1, rows);
