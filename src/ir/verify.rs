@@ -51,8 +51,10 @@ impl Model {
     }
 
     fn verify_definitions(&self) -> Result<(), VerifierError> {
+        let mut results = HashSet::new();
         for (id, node) in self.nodes.iter() {
             for &out in node.outputs.iter().flatten() {
+                ensure(results.insert(out), || self.label(id), "a value is the result of two places")?;
                 let names_node = self.values.get(out).is_some_and(|v| matches!(v.def, ValueDef::Node(n) if n == id));
                 ensure(names_node, || self.label(id), "an output does not name it as its definition")?;
             }
@@ -61,9 +63,7 @@ impl Model {
         for (id, value) in self.values.iter() {
             let defined = match value.def {
                 ValueDef::Input { .. } => inputs.contains(&id),
-                ValueDef::Node(node) => {
-                    self.nodes.get(node).is_some_and(|n| n.outputs.contains(&Some(id)) && n.graph == value.graph)
-                }
+                ValueDef::Node(node) => results.contains(&id) && self.nodes[node].graph == value.graph,
                 ValueDef::Constant(_) | ValueDef::Sparse(_) => true,
             };
             ensure(defined, || value.name.clone(), "nothing defines it")?;

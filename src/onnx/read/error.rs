@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::ir::{DType, TensorError, VerifierError};
+use crate::ir::{DType, TensorError};
 
 /// A problem with the file, and the places that lead to it.
 #[derive(Debug)]
@@ -40,11 +40,11 @@ pub enum Problem {
     NoGraph,
     #[error("it does not say which operator sets it uses (opset_import); export it again with an opset version")]
     NoOpset,
-    #[error("the opset version {version} of domain `{domain}` is no version; export it again")]
+    #[error("version {version} of the operator set `{domain}` does not exist; export it again")]
     OpsetVersion { domain: String, version: i64 },
     #[error("the opset {version} is newer than {newest}, the last one known here; export it with an older opset")]
     OpsetTooNew { version: i64, newest: i64 },
-    #[error("it has no name; every {0} needs one")]
+    #[error("the name is missing, which every {0} needs; export it again")]
     Unnamed(&'static str),
     #[error("`{value}` is defined more than once in this graph; a name may stand for one value only, so rename one")]
     DefinedTwice { value: String },
@@ -94,8 +94,10 @@ pub enum Problem {
     ExternalNumber { key: &'static str, value: String },
     #[error("its data are bytes {offset} to {end} of `{}`, which has only {size}; that file is cut off or another model's", file.display())]
     ExternalRange { file: PathBuf, offset: u64, end: u64, size: u64 },
-    #[error("the graph came out wrong ({0}); this is a bug in onnxshrink, please report it")]
-    Verifier(VerifierError),
+    #[error("it is defined more than once; remove one")]
+    FunctionTwice,
+    #[error("it calls itself, directly or through others, which ONNX does not allow; the export went wrong")]
+    RecursiveFunction,
 }
 
 impl From<Problem> for ReadError {

@@ -35,8 +35,8 @@ impl Reader {
         Reader { model: Model::new(name), overridable, external, warnings: Vec::new(), scopes: Vec::new() }
     }
 
-    pub fn finish(self) -> Result<(Model, Vec<String>)> {
-        Ok((self.model, self.warnings))
+    pub fn finish(self) -> (Model, Vec<String>) {
+        (self.model, self.warnings)
     }
 
     pub fn read_graph(&mut self, id: GraphId, graph: GraphProto) -> Result<()> {

@@ -3,6 +3,7 @@
 mod error;
 mod external;
 mod format;
+mod function;
 mod graph;
 mod order;
 mod unknown_fields;
@@ -18,7 +19,7 @@ pub use error::{Problem, ReadError};
 pub(super) use external::ExternalFiles;
 
 use super::opset;
-use super::proto::{FunctionProto, ModelProto, OperatorSetIdProto, TensorProto};
+use super::proto::{ModelProto, OperatorSetIdProto, TensorProto};
 use super::tensor::{self, read_notes};
 use crate::ir::{Header, Model, OpsetImports, Tensor};
 use graph::Reader;
@@ -107,26 +108,10 @@ fn read_model(proto: ModelProto, external: ExternalFiles) -> Result<(Model, Vec<
     reader.read_graph(main, graph)?;
     for function in proto.functions {
         let place = format!("function `{}`", function.name());
-        read_function(&mut reader, function).map_err(|error| error.inside(|| place))?;
+        function::read(&mut reader, function).map_err(|error| error.inside(|| place))?;
     }
-    reader.finish()
-}
-
-fn read_function(reader: &mut Reader, function: FunctionProto) -> Result<(), ReadError> {
-    let opsets = read_opsets(function.opset_import)?;
-    let default_attrs = reader.read_default_attrs(function.attribute_proto)?;
-    let body = reader.read_body(function.input, function.node, function.output, function.value_info)?;
-    *reader.model.graph_mut(body).notes = read_notes(function.doc_string, function.metadata_props);
-    reader.model.add_function(crate::ir::Function {
-        domain: read_domain(function.domain.unwrap_or_default()),
-        name: function.name.unwrap_or_default(),
-        overload: function.overload.unwrap_or_default(),
-        body,
-        opsets,
-        required_attrs: function.attribute,
-        default_attrs,
-    });
-    Ok(())
+    function::check_calls(&reader.model)?;
+    Ok(reader.finish())
 }
 
 fn read_opsets(imports: Vec<OperatorSetIdProto>) -> Result<OpsetImports, ReadError> {
@@ -134,6 +119,7 @@ fn read_opsets(imports: Vec<OperatorSetIdProto>) -> Result<OpsetImports, ReadErr
     for import in imports {
         let (domain, version) = (read_domain(import.domain.unwrap_or_default()), import.version.unwrap_or_default());
         if version < 1 {
+            let domain = if domain.is_empty() { "ai.onnx".into() } else { domain };
             return Err(Problem::OpsetVersion { domain, version }.into());
         }
         if domain.is_empty() && version > opset::NEWEST {

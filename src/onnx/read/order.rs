@@ -25,14 +25,20 @@ fn new_order(nodes: &[NodeProto]) -> Result<Option<Vec<usize>>, Problem> {
     if needs.iter().enumerate().all(|(index, needed)| needed.iter().all(|&other| other < index)) {
         return Ok(None);
     }
+    topological(&needs).map(Some).map_err(|cycle| Problem::Cycle { nodes: describe(nodes, &cycle) })
+}
+
+/// The order in which everything comes after what it `needs` (each once), as close to the given one as possible; or
+/// a cycle, each member followed by one that needs it.
+pub(super) fn topological(needs: &[Vec<usize>]) -> Result<Vec<usize>, Vec<usize>> {
     let mut waiting_for: Vec<usize> = needs.iter().map(Vec::len).collect();
-    let mut readers = vec![Vec::new(); nodes.len()];
+    let mut readers = vec![Vec::new(); needs.len()];
     for (index, needed) in needs.iter().enumerate() {
         needed.iter().for_each(|&other| readers[other].push(index));
     }
-    let ready = (0..nodes.len()).filter(|&index| waiting_for[index] == 0);
+    let ready = (0..needs.len()).filter(|&index| waiting_for[index] == 0);
     let mut ready: BinaryHeap<_> = ready.map(Reverse).collect();
-    let mut order = Vec::with_capacity(nodes.len());
+    let mut order = Vec::with_capacity(needs.len());
     while let Some(Reverse(index)) = ready.pop() {
         order.push(index);
         for &reader in &readers[index] {
@@ -43,8 +49,8 @@ fn new_order(nodes: &[NodeProto]) -> Result<Option<Vec<usize>>, Problem> {
         }
     }
     match waiting_for.iter().position(|&count| count > 0) {
-        None => Ok(Some(order)),
-        Some(stuck) => Err(Problem::Cycle { nodes: describe_cycle(nodes, &needs, &waiting_for, stuck) }),
+        None => Ok(order),
+        Some(stuck) => Err(cycle_from(stuck, needs, &waiting_for)),
     }
 }
 
@@ -74,17 +80,22 @@ fn captured<'g>(graph: &'g GraphProto, into: &mut Vec<&'g str>) {
     into.extend(reads.into_iter().filter(|name| !name.is_empty() && !defined.contains(name)));
 }
 
-/// Follows what `stuck` waits for until a node comes again.
-fn describe_cycle(nodes: &[NodeProto], needs: &[Vec<usize>], waiting_for: &[usize], stuck: usize) -> String {
-    const SHOWN: usize = 5;
+/// Follows what `stuck` waits for until something comes again.
+fn cycle_from(stuck: usize, needs: &[Vec<usize>], waiting_for: &[usize]) -> Vec<usize> {
     let (mut path, mut seen, mut at) = (Vec::new(), HashSet::new(), stuck);
     while seen.insert(at) {
         path.push(at);
-        at = *needs[at].iter().find(|&&other| waiting_for[other] > 0).expect("a node that waits has a reason");
+        at = *needs[at].iter().find(|&&other| waiting_for[other] > 0).expect("what waits has a reason");
     }
     let start = path.iter().position(|&other| other == at).unwrap_or_default();
-    let cycle = &path[start..];
-    let mut names: Vec<String> = cycle.iter().rev().take(SHOWN).map(|&index| label(&nodes[index])).collect();
+    path.drain(..start);
+    path.reverse();
+    path
+}
+
+fn describe(nodes: &[NodeProto], cycle: &[usize]) -> String {
+    const SHOWN: usize = 5;
+    let mut names: Vec<String> = cycle.iter().take(SHOWN).map(|&index| label(&nodes[index])).collect();
     if cycle.len() > SHOWN {
         names.push(format!("and {} more", cycle.len() - SHOWN));
     }
@@ -93,9 +104,10 @@ fn describe_cycle(nodes: &[NodeProto], needs: &[Vec<usize>], waiting_for: &[usiz
 
 /// Operator and name of a node, as messages call it.
 pub(super) fn label(node: &NodeProto) -> String {
+    let op = if node.op_type().is_empty() { "(no operator)" } else { node.op_type() };
     match (node.name(), node.output.iter().find(|output| !output.is_empty())) {
-        ("", Some(output)) => format!("{} of `{output}`", node.op_type()),
-        ("", None) => node.op_type().to_string(),
-        (name, _) => format!("{} `{name}`", node.op_type()),
+        ("", Some(output)) => format!("{op} of `{output}`"),
+        ("", None) => op.to_string(),
+        (name, _) => format!("{op} `{name}`"),
     }
 }
