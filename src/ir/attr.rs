@@ -107,6 +107,29 @@ impl AttrKind {
 pub trait AttrType: Sized + Clone + PartialEq {
     fn read(attr: &Attr) -> Option<Self>;
     fn write(&self) -> Attr;
+
+    /// Whether this is the default of an attribute that has none, [`REQUIRED`].
+    fn is_required(&self) -> bool {
+        false
+    }
+}
+
+/// Stands in a view for the default of an integer attribute that every node must have.
+pub const REQUIRED: i64 = i64::MIN;
+
+impl AttrType for i64 {
+    fn read(attr: &Attr) -> Option<i64> {
+        match attr {
+            Attr::Int(int) => Some(*int),
+            _ => None,
+        }
+    }
+    fn write(&self) -> Attr {
+        Attr::Int(*self)
+    }
+    fn is_required(&self) -> bool {
+        *self == REQUIRED
+    }
 }
 
 macro_rules! attr_types {
@@ -120,7 +143,7 @@ macro_rules! attr_types {
     )*};
 }
 attr_types! {
-    i64 => Int, f32 => Float, Bytes => Str, Tensor => Tensor, GraphId => Graph,
+    f32 => Float, Bytes => Str, Tensor => Tensor, GraphId => Graph,
     Vec<i64> => Ints, Vec<f32> => Floats, Vec<Bytes> => Strs,
 }
 

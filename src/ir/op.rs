@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 
-use super::attr::{Attr, AttrType, Attrs};
+use super::attr::{Attr, AttrType, Attrs, REQUIRED};
 use super::model::{Node, ValueId};
 use super::tensor::Tensor;
 
@@ -91,7 +91,7 @@ macro_rules! ops {
                     $($input: <$kind as Operand>::take(&mut rest)?,)*
                     $($attr: match node.attrs.get(stringify!($attr)) {
                         Some(attr) => <$ty as AttrType>::read(attr)?,
-                        None => $default,
+                        None => Some($default).filter(|default: &$ty| !default.is_required())?,
                     },)*
                 };
                 rest.next().is_none().then_some(view)
@@ -203,7 +203,7 @@ ops! {
     Cast [BASE, LATEST] (x: ValueId) {
         round_mode: String = String::from("up"),
         saturate: i64 = 1,
-        to: i64 = 0,
+        to: i64 = REQUIRED,
     }
     CastLike [BASE, LATEST] (x: ValueId, like: ValueId) { saturate: i64 = 1 }
     Shape [BASE, LATEST] (x: ValueId) { end: Option<i64> = None, start: i64 = 0 }
@@ -215,7 +215,7 @@ ops! {
     Expand [BASE, LATEST] (x: ValueId, shape: ValueId) {}
     Tile [BASE, LATEST] (x: ValueId, repeats: ValueId) {}
     Transpose [BASE, LATEST] (x: ValueId) { perm: Vec<i64> = vec![] }
-    Concat [BASE, LATEST] (xs: Vec<ValueId>) { axis: i64 = 0 }
+    Concat [BASE, LATEST] (xs: Vec<ValueId>) { axis: i64 = REQUIRED }
     Split [BASE, LATEST] (x: ValueId, split: Option<ValueId>) { axis: i64 = 0, num_outputs: Option<i64> = None }
     Slice [BASE, LATEST] (
         x: ValueId, starts: ValueId, ends: ValueId, axes: Option<ValueId>, steps: Option<ValueId>,
