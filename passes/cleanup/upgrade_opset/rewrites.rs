@@ -24,6 +24,55 @@ const OLD_TYPE_NAMES: &[(&str, DType)] = &[
     ("STRING", DType::String),
 ];
 
+/// Operators of opset 6 whose result has the rank of their first operand.
+const KEEPS_RANK: &[&str] = &[
+    "Abs",
+    "Add",
+    "AveragePool",
+    "BatchNormalization",
+    "Cast",
+    "Ceil",
+    "Clip",
+    "Concat",
+    "Conv",
+    "ConvTranspose",
+    "Div",
+    "Dropout",
+    "Elu",
+    "Exp",
+    "Floor",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "HardSigmoid",
+    "Identity",
+    "InstanceNormalization",
+    "LRN",
+    "LeakyRelu",
+    "Log",
+    "LogSoftmax",
+    "MaxPool",
+    "Mul",
+    "Neg",
+    "PRelu",
+    "Pad",
+    "Pow",
+    "Reciprocal",
+    "Relu",
+    "Selu",
+    "Sigmoid",
+    "Slice",
+    "Softmax",
+    "Softplus",
+    "Split",
+    "Sqrt",
+    "Sub",
+    "Sum",
+    "Tanh",
+    "Tile",
+    "Transpose",
+    "Upsample",
+];
+
 impl Raising {
     fn attr(&self, node: NodeId, name: &str) -> Option<&Attr> {
         self.model.node(node).attrs.get(name)
@@ -42,13 +91,24 @@ impl Raising {
         self.model.node(node).inputs.get(index).copied().flatten().ok_or("a required operand is left out")
     }
 
-    fn rank(&self, value: ValueId) -> Result<usize, &'static str> {
-        match self.model.constant(value) {
-            Some(tensor) => Ok(tensor.rank()),
-            None => {
-                self.shapes.rank(value).ok_or("the rank of an operand, which decides how it broadcasts, is not known")
+    /// The rank of an operand before opset 7, which is older than shape inference.
+    fn rank(&mut self, value: ValueId) -> Result<usize, &'static str> {
+        let (mut value, mut passed) = (value, Vec::new());
+        let rank = loop {
+            let known = self.model.constant(value).map(Tensor::rank).or_else(|| self.shapes.rank(value));
+            if let Some(rank) = known.or_else(|| self.ranks.get(&value).copied()) {
+                break rank;
             }
-        }
+            passed.push(value);
+            let producer = self.model.producer(value).map(|node| self.model.node(node));
+            match producer.map(|node| (node.op.as_str(), node.inputs.first())) {
+                Some(("Flatten" | "Gemm", _)) => break 2,
+                Some((op, Some(&Some(first)))) if KEEPS_RANK.contains(&op) => value = first,
+                _ => return Err("the rank of an operand, which decides how it broadcasts, is not known"),
+            }
+        };
+        self.ranks.extend(passed.into_iter().map(|value| (value, rank)));
+        Ok(rank)
     }
 
     /// What new values at `node` are named after.

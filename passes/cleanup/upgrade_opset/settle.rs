@@ -39,7 +39,8 @@ fn settle_axis(model: &mut Model, shapes: &Shapes, node: NodeId) {
     {
         return;
     }
-    let name = model.node(node).name.clone();
+    let result = model.node(node).outputs.iter().flatten().next();
+    let name = result.map_or_else(String::new, |&result| model.value(result).name.clone());
     let axis = model.node(node).attrs["axis"].clone();
     let mut flatten = Operation::from(Flatten { x, axis: 0 });
     flatten.attrs.insert("axis".into(), axis);
