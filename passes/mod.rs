@@ -13,4 +13,14 @@ pub const ALL: &[PassInfo] = &[
 ];
 
 /// The passes of `cleanup`, in the order they run.
-const CLEANUP: &[PassInfo] = &[cleanup::eliminate_identity::INFO, cleanup::fuse_batchnorm::INFO];
+const CLEANUP: &[PassInfo] = &[
+    cleanup::inline_functions::INFO,
+    cleanup::inline_branches::INFO,
+    cleanup::merge_initializers::INFO,
+    cleanup::eliminate_common_subexpressions::INFO,
+    cleanup::eliminate_identity::INFO,
+    cleanup::fuse_batchnorm::INFO,
+    cleanup::narrow_constants::INFO,
+    cleanup::eliminate_dead_nodes::INFO,
+    cleanup::eliminate_unused_initializers::INFO,
+];

@@ -349,7 +349,7 @@ impl Model {
         }
     }
 
-    fn release(&mut self, node: NodeId, value: ValueId) {
+    pub(super) fn release(&mut self, node: NodeId, value: ValueId) {
         for slot in &mut self.nodes[node].outputs {
             slot.take_if(|out| *out == value);
         }
@@ -368,7 +368,7 @@ impl Model {
         self.place(graph, before, operation, name, outputs)
     }
 
-    fn place(
+    pub(super) fn place(
         &mut self,
         graph: GraphId,
         before: Option<NodeId>,
@@ -428,7 +428,7 @@ impl Model {
         }
     }
 
-    fn new_value(&mut self, graph: GraphId, name: &str, def: ValueDef) -> ValueId {
+    pub(super) fn new_value(&mut self, graph: GraphId, name: &str, def: ValueDef) -> ValueId {
         self.revision += 1;
         self.values.insert(Value {
             graph,

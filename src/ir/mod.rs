@@ -8,6 +8,7 @@ mod arena;
 mod attr;
 mod dtype;
 mod edit;
+mod inline;
 mod model;
 mod names;
 pub mod op;
@@ -20,6 +21,7 @@ pub use arena::{Arena, Id};
 pub use attr::{Attr, AttrKind, AttrType, Attrs};
 pub use dtype::DType;
 pub use edit::{GraphNotes, NodeNotes, Operation};
+pub use inline::{Call, MissingResult};
 pub use model::{
     Function, Graph, GraphId, Header, Initializer, Model, Node, NodeId, Notes, OpsetImports, QuantizationAnnotation,
     Use, Value, ValueDef, ValueId,

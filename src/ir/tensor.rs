@@ -3,6 +3,7 @@
 //! Law: a dense tensor holds exactly the bytes that its type and shape ask for, little-endian, as `raw_data` in ONNX.
 
 use std::borrow::Cow;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use bytemuck::Pod;
@@ -246,6 +247,32 @@ impl Tensor {
     /// The same elements under another shape; none if the number of elements differs.
     pub fn reshaped(&self, shape: Vec<usize>) -> Option<Tensor> {
         (element_count(&shape)? == self.len()).then(|| Tensor { shape, ..self.clone() })
+    }
+
+    /// Feeds type, shape and some of the data to `hasher`: equal tensors give equal hashes, and of a large one only
+    /// a few pages are read.
+    pub fn hash_sample(&self, hasher: &mut impl Hasher) {
+        const SAMPLE: usize = 512;
+        (self.dtype, &self.shape).hash(hasher);
+        match &self.data {
+            Data::Bytes(bytes) if bytes.len() <= 3 * SAMPLE => hasher.write(bytes),
+            Data::Bytes(bytes) => {
+                let middle = (bytes.len() - SAMPLE) / 2;
+                for start in [0, middle, bytes.len() - SAMPLE] {
+                    hasher.write(&bytes[start..start + SAMPLE]);
+                }
+            }
+            Data::Strings(strings) => strings.hash(hasher),
+        }
+    }
+
+    /// Feeds type, shape and all data to `hasher`.
+    pub fn hash_data(&self, hasher: &mut impl Hasher) {
+        (self.dtype, &self.shape).hash(hasher);
+        match &self.data {
+            Data::Bytes(bytes) => hasher.write(bytes),
+            Data::Strings(strings) => strings.hash(hasher),
+        }
     }
 
     /// Whether type, shape and every bit are the same; labels do not count.
