@@ -72,25 +72,28 @@ fn a_link_to_a_model_finds_the_data_linked_beside_it() {
     onnx::read(snapshot.path().join("model.onnx")).unwrap();
 }
 
-/// An `If` in an `If` in an `If`.
+/// An `If` in an `If` in an `If`: what stands before the innermost graph, level by level.
 fn nested(depth: usize) -> Vec<u8> {
-    fn field(number: u8, content: &[u8]) -> Vec<u8> {
+    fn head(number: u8, length: usize) -> Vec<u8> {
         let mut bytes = vec![number << 3 | 2];
-        prost::encoding::encode_varint(content.len() as u64, &mut bytes);
-        bytes.extend(content);
+        prost::encoding::encode_varint(length as u64, &mut bytes);
         bytes
     }
-    let mut graph = Vec::new();
+    let (mut levels, mut inner) = (Vec::new(), 0);
     for _ in 0..depth {
-        let attribute = [field(1, b"then_branch"), field(6, &graph), vec![20 << 3 & 0xff | 0x80, 1, 5]].concat();
-        let node = [field(4, b"If"), field(5, &attribute)].concat();
-        graph = field(1, &node);
+        let name = proto::AttributeProto { name: Some("then_branch".into()), r#type: Some(5), ..Default::default() };
+        let attribute = [name.encode_to_vec(), head(6, inner)].concat();
+        let operator = proto::NodeProto { op_type: Some("If".into()), ..Default::default() };
+        let node = [operator.encode_to_vec(), head(5, attribute.len() + inner), attribute].concat();
+        let level = [head(1, node.len() + inner), node].concat();
+        inner += level.len();
+        levels.push(level);
     }
     let opset = proto::OperatorSetIdProto { version: Some(17), ..Default::default() };
-    let mut model =
-        proto::ModelProto { ir_version: Some(8), opset_import: vec![opset], ..Default::default() }.encode_to_vec();
-    model.extend(field(7, &graph));
-    model
+    let shell = proto::ModelProto { ir_version: Some(8), opset_import: vec![opset], ..Default::default() };
+    levels.push([shell.encode_to_vec(), head(7, inner)].concat());
+    levels.reverse();
+    levels.concat()
 }
 
 #[test]

@@ -3,4 +3,8 @@
 mod corpus;
 mod invalid;
 mod normal;
+mod reading;
+mod robustness;
 mod round_trip;
+mod tensors;
+mod writing;
