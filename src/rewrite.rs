@@ -6,9 +6,10 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
+use indexmap::IndexSet;
 use ndarray::ArrayD;
 
 use crate::analysis::Shapes;
@@ -53,18 +54,27 @@ impl<'m> Site<'m> {
         self.model.view(node).ok_or(Miss("computed by another operator"))
     }
 
-    /// The operator that computes `value` for the root alone, so that it goes when the root goes.
+    /// The operator that computes `value`, and nothing else, for the root alone, so that it goes when the root goes.
     pub fn feeder<O: Op>(&self, value: ValueId) -> Match<O> {
         let producer = self.producer(value)?;
         self.only_here(value)?;
         Ok(producer)
     }
 
-    /// That the root alone reads `value`, in its own graph.
+    /// That the root alone reads `value`, in its own graph, and nobody another result of its producer.
     pub fn only_here(&self, value: ValueId) -> Match<()> {
+        self.read_here(value, 1)
+    }
+
+    /// That `value` has so many readers, all in the root's graph, and no other result of its producer has any.
+    pub fn read_here(&self, value: ValueId, times: usize) -> Match<()> {
         let read = self.model.value(value);
-        require!(read.uses.len() == 1, "the value in between is also read elsewhere");
+        require!(read.uses.len() == times, "the value in between is also read elsewhere");
+        require!(!self.model.is_output(value), "the value in between is an output");
         require!(read.graph == self.node().graph, "computed outside this body, where it runs once");
+        let mut results = self.model.producer(value).into_iter().flat_map(|node| self.model.node(node).outputs.iter());
+        let unread = |other: &ValueId| *other == value || self.model.value(*other).uses.is_empty();
+        require!(results.all(|result| result.as_ref().is_none_or(unread)), "another result of that node is read");
         Ok(())
     }
 
@@ -128,6 +138,11 @@ impl<'m> Site<'m> {
         }
     }
 
+    /// The operator set that the root is written in.
+    pub fn opset(&self) -> i64 {
+        self.model.opsets_of(self.node().graph).onnx().unwrap_or(0)
+    }
+
     /// Starts the replacement of the root.
     pub fn rewrite(&self) -> Draft {
         let first = self.model.values_end();
@@ -153,13 +168,18 @@ impl Draft {
         self.push(Step::Constant(role, data.into()), 1)[0]
     }
 
-    /// A new float constant, rounded to `dtype`.
+    /// A new float constant, rounded once to `dtype`. Missed where that leaves the numbers of the type.
     pub fn reals(&mut self, role: &'static str, data: ArrayD<f64>, dtype: DType) -> Match<ValueId> {
-        let tensor = match dtype {
-            DType::F64 => Some(Tensor::from(data)),
-            _ => Tensor::from_floats(data.mapv(|x| x as f32), dtype),
-        };
-        Ok(self.constant(role, tensor.ok_or(Miss("not a float tensor"))?))
+        let tensor = Tensor::from_reals(&data, dtype).ok_or(Miss("not a float tensor"))?;
+        let fits = tensor.floats().is_some_and(|floats| floats.iter().all(|x| x.is_finite()));
+        require!(fits || dtype == DType::F64 && data.iter().all(|x| x.is_finite()), "a merged weight would overflow");
+        Ok(self.constant(role, tensor))
+    }
+
+    /// The node that computes `value`, once more over other operands.
+    pub fn again(&mut self, model: &Model, value: ValueId, replace: &[(ValueId, ValueId)]) -> ValueId {
+        let node = model.producer(value).expect("only nodes are drawn again");
+        self.add(model.node(node).with_operands(replace))
     }
 
     pub fn add(&mut self, operation: impl Into<Operation>) -> ValueId {
@@ -292,12 +312,8 @@ impl Rules {
     pub fn apply(&self, model: &mut Model) -> Outcome {
         let mut outcome = Outcome::default();
         let shapes = OnceCell::new();
-        let mut work: Vec<NodeId> = model.all_nodes().collect();
-        work.reverse();
-        while let Some(root) = work.pop() {
-            if !model.is_live(root) {
-                continue;
-            }
+        let mut work = Work::new(model);
+        while let Some(root) = work.next(model) {
             let Some(rules) = self.by_op.get(model.node(root).op.as_str()) else { continue };
             let Some(&Some(result)) = model.node(root).outputs.first() else { continue };
             if model.value(result).uses.is_empty() {
@@ -307,11 +323,11 @@ impl Rules {
                 match (rule.try_at)(&Site { model, root, shapes: &shapes }) {
                     Err(miss) => drop(outcome.missed.insert((rule.name, root), miss)),
                     Ok(rewrite) => {
-                        let around = neighbours(model, root);
+                        let around = Neighbours::of(model, root);
                         if let Some(made) = rewrite.apply(model, root, result) {
                             *outcome.applied.entry(rule.name).or_default() += 1;
-                            work.extend(around);
-                            work.extend(made);
+                            work.revisit(around);
+                            made.into_iter().for_each(|node| work.push(node));
                             break;
                         }
                     }
@@ -327,13 +343,76 @@ fn last_segment<F>() -> &'static str {
     std::any::type_name::<F>().rsplit("::").next().unwrap_or_default()
 }
 
-fn neighbours(model: &Model, node: NodeId) -> Vec<NodeId> {
-    let node = model.node(node);
-    let producers = node.inputs.iter().flatten().filter_map(|&value| model.producer(value));
-    let readers =
-        node.outputs.iter().flatten().flat_map(|&out| &model.value(out).uses).filter_map(|place| match place {
-            Use::Node(reader, _) => Some(*reader),
-            Use::Output(..) => None,
-        });
-    producers.chain(readers).collect()
+/// The nodes to look at, last first, each once.
+struct Work {
+    stack: Vec<NodeId>,
+    waiting: HashSet<NodeId>,
+    /// Values whose many readers are looked at when nothing else is left: each rewrite near a value that everybody
+    /// reads would otherwise put everybody on the stack.
+    crowded: IndexSet<ValueId>,
+}
+
+impl Work {
+    /// More readers than this are put off.
+    const CROWD: usize = 64;
+
+    fn new(model: &Model) -> Work {
+        let mut stack: Vec<NodeId> = model.all_nodes().collect();
+        stack.reverse();
+        Work { waiting: stack.iter().copied().collect(), stack, crowded: IndexSet::new() }
+    }
+
+    fn push(&mut self, node: NodeId) {
+        if self.waiting.insert(node) {
+            self.stack.push(node);
+        }
+    }
+
+    fn revisit(&mut self, around: Neighbours) {
+        around.nodes.into_iter().for_each(|node| self.push(node));
+        self.crowded.extend(around.crowded);
+    }
+
+    fn next(&mut self, model: &Model) -> Option<NodeId> {
+        loop {
+            while let Some(node) = self.stack.pop() {
+                self.waiting.remove(&node);
+                if model.is_live(node) {
+                    return Some(node);
+                }
+            }
+            let value = self.crowded.pop()?;
+            if model.is_value_live(value) {
+                readers(model, value).for_each(|reader| self.push(reader));
+            }
+        }
+    }
+}
+
+/// The producers and readers of a node, to be looked at again when it changes.
+struct Neighbours {
+    nodes: Vec<NodeId>,
+    crowded: Vec<ValueId>,
+}
+
+impl Neighbours {
+    fn of(model: &Model, node: NodeId) -> Neighbours {
+        let node = model.node(node);
+        let producers = node.inputs.iter().flatten().filter_map(|&value| model.producer(value));
+        let mut around = Neighbours { nodes: producers.collect(), crowded: Vec::new() };
+        for &out in node.outputs.iter().flatten() {
+            match model.value(out).uses.len() > Work::CROWD {
+                true => around.crowded.push(out),
+                false => around.nodes.extend(readers(model, out)),
+            }
+        }
+        around
+    }
+}
+
+fn readers(model: &Model, value: ValueId) -> impl Iterator<Item = NodeId> {
+    model.value(value).uses.iter().filter_map(|place| match place {
+        Use::Node(reader, _) => Some(*reader),
+        Use::Output(..) => None,
+    })
 }

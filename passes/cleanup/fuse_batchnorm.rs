@@ -1,44 +1,49 @@
-//! Merges batch normalization into the convolution that feeds it.
-
-use ndarray::{ArrayD, Axis};
+//! Merges batch normalization into the layer before it, or after it where that is exact.
+//!
+//! At inference a normalization is a map of each channel, x·g + (bias - mean·g) with g = scale / √(var + ε), and a layer
+//! W·x + b takes it into W and b. A layer after it takes it too, unless the layer pads: its zeros would be shifted.
 
 use crate::ir::Model;
-use crate::ir::op::{BatchNormalization, Conv};
+use crate::ir::op::BatchNormalization;
 use crate::pass::{Context, Pass, PassError, PassInfo};
 use crate::require;
-use crate::rewrite::{Match, Rewrite, Rules, Site};
+use crate::rewrite::{Match, Miss, Rewrite, Rules, Site};
+
+use super::affine::Affine;
+use super::layer::{LAYERS, Layer};
 
 pub const INFO: PassInfo =
-    PassInfo::of::<FuseBatchnorm>("fuse-batchnorm", "Merge batch normalization into the preceding layer");
+    PassInfo::of::<FuseBatchnorm>("fuse-batchnorm", "Merge batch normalization into the layer before or after it");
 
+/// Merges BatchNormalization into Conv, ConvTranspose, Gemm and MatMul: into the layer before it, or into the one after it
+/// where that is exact.
 #[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct FuseBatchnorm {}
 
 impl Pass for FuseBatchnorm {
     fn run(&self, model: &mut Model, cx: &mut Context) -> Result<(), PassError> {
-        cx.apply(model, Rules::new().on(into_conv));
+        cx.apply(model, Rules::new().on(into_layer_before).on_any(LAYERS, into_layer_after));
         Ok(())
     }
 }
 
-/// BN(Conv(x, w, b)) = Conv(x, w·g, (b - mean)·g + bias), where g = scale / √(var + ε).
-fn into_conv(at: &Site, bn: BatchNormalization) -> Match<Rewrite> {
-    require!(!bn.training_mode, "the normalization is in training mode");
-    let conv: Conv = at.feeder(bn.x)?;
-    let dtype = at.tensor(conv.w)?.dtype();
-    let w = at.weight(conv.w)?;
-    let [scale, bias, mean, var] = [bn.scale, bn.bias, bn.mean, bn.var].map(|value| at.reals(value));
-    let (scale, bias, mean, var) = (scale?, bias?, mean?, var?);
-    let b = conv.b.map_or(Ok(ArrayD::zeros(mean.raw_dim())), |b| at.reals(b))?;
-
-    let gain = scale / (var + f64::from(bn.epsilon)).mapv(f64::sqrt);
+fn into_layer_before(at: &Site, bn: BatchNormalization) -> Match<Rewrite> {
+    require!(at.node().outputs.len() == 1, "its running statistics are results, too");
+    let layer = Layer::feeding(at, bn.x)?;
+    let map = Affine::of_normalization(at, &bn, layer.outputs(at)?)?;
     let mut new = at.rewrite();
-    let w = new.reals("weight", &w * per_output_channel(&gain, w.ndim()), dtype)?;
-    let b = new.reals("bias", (b - mean) * gain + bias, dtype)?;
-    new.replace_root(Conv { w, b: Some(b), ..conv })
+    let operation = layer.then(at, &mut new, &map)?;
+    new.replace_root(operation)
 }
 
-fn per_output_channel(x: &ArrayD<f64>, rank: usize) -> ArrayD<f64> {
-    (1..rank).fold(x.clone(), |x, axis| x.insert_axis(Axis(axis)))
+fn into_layer_after(at: &Site) -> Match<Rewrite> {
+    let layer = Layer::read(at, at.root)?;
+    let normalized = layer.operand();
+    let bn: BatchNormalization = at.producer(normalized).map_err(|_| Miss("no normalization before it"))?;
+    at.only_here(normalized)?;
+    let map = Affine::of_normalization(at, &bn, layer.inputs(at)?)?;
+    let mut new = at.rewrite();
+    let operation = layer.after(at, &mut new, bn.x, &map)?;
+    new.replace_root(operation)
 }

@@ -1,5 +1,6 @@
 //! Exact passes: the model computes what it computed before.
 
+mod affine;
 pub mod eliminate_common_subexpressions;
 pub mod eliminate_dead_nodes;
 pub mod eliminate_identity;
@@ -7,6 +8,7 @@ pub mod eliminate_unused_initializers;
 pub mod fuse_batchnorm;
 pub mod inline_branches;
 pub mod inline_functions;
+mod layer;
 pub mod merge_initializers;
 pub mod narrow_constants;
 pub mod upgrade_opset;

@@ -32,6 +32,24 @@ impl<O: Op> From<O> for Operation {
     }
 }
 
+impl Node {
+    /// The same operation, reading the second of each pair wherever it read the first.
+    ///
+    /// # Panics
+    /// If the node holds graphs: a body has one place.
+    pub fn with_operands(&self, replace: &[(ValueId, ValueId)]) -> Operation {
+        assert!(self.bodies().next().is_none(), "a node with bodies is not copied");
+        let other = |value: ValueId| replace.iter().find(|(old, _)| *old == value).map_or(value, |(_, new)| *new);
+        Operation {
+            domain: self.domain.clone(),
+            op: self.op.clone(),
+            overload: self.overload.clone(),
+            inputs: self.inputs.iter().map(|input| input.map(other)).collect(),
+            attrs: self.attrs.clone(),
+        }
+    }
+}
+
 impl Model {
     pub fn add_graph(&mut self, name: &str) -> GraphId {
         self.revision += 1;

@@ -140,6 +140,19 @@ impl Tensor {
         })
     }
 
+    /// `array` rounded once to one of the floating-point types; none for other types.
+    pub fn from_reals(array: &ArrayD<f64>, dtype: DType) -> Option<Tensor> {
+        let shape = array.shape().to_vec();
+        let elements = array.iter().copied();
+        Some(match dtype {
+            DType::F32 => Tensor::from_vec(shape, elements.map(|x| x as f32).collect()),
+            DType::F64 => Tensor::from_vec(shape, elements.collect()),
+            DType::F16 => Tensor::from_vec(shape, elements.map(f16::from_f64).collect()),
+            DType::Bf16 => Tensor::from_vec(shape, elements.map(bf16::from_f64).collect()),
+            _ => return None,
+        })
+    }
+
     pub fn dtype(&self) -> DType {
         self.dtype
     }
