@@ -44,7 +44,15 @@ impl Pass for UpgradeOpset {
             let (base, latest) = (op::BASE, op::LATEST);
             return Err(PassError(format!("cannot raise to opset {}: give one from {base} to {latest}", self.to)));
         }
+        let before = model.opsets.onnx();
         cx.report(raise(model, self.to)?);
+        if let (Some(from), Some(to)) = (before, model.opsets.onnx()) {
+            cx.note(if from < to {
+                format!("raised from opset {from} to {to}")
+            } else {
+                format!("opset {from} stays")
+            });
+        }
         Ok(())
     }
 }
