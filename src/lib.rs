@@ -6,7 +6,10 @@ pub mod analysis;
 pub mod rewrite;
 pub mod runtime;
 pub mod data;
+pub mod measure;
 pub mod pass;
 
 #[path = "../passes/mod.rs"]
 pub mod passes;
+
+pub mod report;

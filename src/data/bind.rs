@@ -137,14 +137,10 @@ fn column(
         return Err(Problem::EmptyArray { array: name.clone(), shape: array.shape().to_vec() });
     }
     if array.dtype() != input.dtype && !array.dtype().is_float() {
-        match input.dtype.is_float() {
-            true => warnings.push(format!(
-                "array `{name}` holds {} for input `{}` of type {}; is it scaled as in training?",
-                array.dtype(),
-                input.name,
-                input.dtype
-            )),
-            false => check_range(input, name, array)?,
+        check_range(input, name, array)?;
+        if input.dtype.is_float() {
+            let found = array.dtype();
+            warnings.push(format!("array `{name}` holds {found} for a float input; is it scaled as in training?"));
         }
     }
     let bad = count_not_finite(array);

@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 
 use crate::ir::DType;
 
+pub use bind::required_inputs;
+pub use cast::{Misfit, can_cast, cast};
 pub use dataset::{Dataset, Labels, Rows, Source};
 pub use synthesize::{DEFAULT_COUNT, InputShapes, SynthesisError, synthesize};
 

@@ -1,0 +1,253 @@
+//! What is learned of two models by running both: how far the small one is from the original.
+//!
+//! Law: results depend on models, data and seed alone. Samples run in parallel, but every sum is taken in their order.
+//! Times are measured too and only ever reported; nothing may be decided by them.
+
+mod accuracy;
+mod agreement;
+mod ctc;
+mod interval;
+mod latency;
+mod pairing;
+mod size;
+
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::data::{Dataset, InputShapes, Source, synthesize};
+use crate::ir::{Model, Tensor};
+use crate::runtime::{Runner, RuntimeError};
+
+pub use accuracy::{Accuracy, Metric};
+pub use agreement::{Closeness, OutputAgreement};
+pub use interval::Interval;
+pub use latency::Latency;
+pub use pairing::PairingError;
+pub use size::{ModelSize, node_count};
+
+use accuracy::{Judge, Verdicts};
+use agreement::RowAgreement;
+use pairing::Pairing;
+
+/// Both models side by side, as `--report` writes it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Comparison {
+    pub original: ModelSize,
+    pub small: ModelSize,
+    pub check: Check,
+}
+
+/// What came of running both models.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum Check {
+    Done(Box<Agreement>),
+    /// The original cannot be run here, which says nothing about the small model.
+    NotChecked {
+        reason: String,
+    },
+    /// The original runs, the small model does not, or it gives outputs of other shapes: a failed check.
+    Broken {
+        reason: String,
+    },
+}
+
+/// How far the outputs of the small model are from those of the original.
+#[derive(Clone, Debug, Serialize)]
+pub struct Agreement {
+    pub inputs: Evidence,
+    /// In the order of the original's outputs.
+    pub outputs: Vec<OutputAgreement>,
+    /// One for each metric that the labels allow, the main one first.
+    pub accuracy: Vec<Accuracy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency: Option<Latency>,
+    /// What a user should know of data and labels.
+    pub warnings: Vec<String>,
+}
+
+/// What the models were run on.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "from", rename_all = "kebab-case")]
+pub enum Evidence {
+    Data {
+        file: PathBuf,
+        samples: usize,
+    },
+    /// Random inputs are weak evidence: real data lies elsewhere.
+    Random {
+        seed: u64,
+        samples: usize,
+    },
+}
+
+/// Inputs to run both models on.
+pub enum Inputs<'a> {
+    /// Bound to the original.
+    Data(&'a Dataset),
+    /// Made up for the original, `count` samples of them.
+    Random { shapes: &'a InputShapes, seed: u64, count: usize },
+}
+
+/// How to compare.
+#[derive(Clone, Copy)]
+pub struct Options<'a> {
+    /// Whether to take times as well.
+    pub latency: bool,
+    /// Called after each sample, from several threads, with the number of all samples.
+    pub progress: &'a (dyn Fn(usize) + Sync),
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Options { latency: false, progress: &|_| {} }
+    }
+}
+
+/// Runs both models on the same inputs. The first float output is taken as the scores that labels judge.
+///
+/// # Errors
+/// If the models do not take the same inputs or give the same outputs, or the data does not fit them. That a model cannot
+/// be run is no error but a [`Check`].
+pub fn compare(
+    (original, original_bytes): (&Model, u64),
+    (small, small_bytes): (&Model, u64),
+    inputs: Inputs,
+    options: Options,
+) -> Result<Comparison, CompareError> {
+    Ok(Comparison {
+        original: ModelSize::of(original, original_bytes),
+        small: ModelSize::of(small, small_bytes),
+        check: check(original, small, inputs, options)?,
+    })
+}
+
+/// Why two models cannot be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    #[error(transparent)]
+    Pairing(#[from] PairingError),
+    /// The data does not fit a model.
+    #[error("{0}")]
+    Input(RuntimeError),
+}
+
+/// [`compare`] without sizes: what to gate a written model on.
+pub fn check(original: &Model, small: &Model, inputs: Inputs, options: Options) -> Result<Check, CompareError> {
+    let pairing = Pairing::of(original, small)?;
+    let reference = match Runner::new(original) {
+        Ok(runner) => runner,
+        Err(error) => return Ok(Check::NotChecked { reason: error.to_string() }),
+    };
+    let candidate = match Runner::new(small) {
+        Ok(runner) => runner,
+        Err(error) => return Ok(Check::Broken { reason: error.to_string() }),
+    };
+    let random;
+    let data = match inputs {
+        Inputs::Data(data) => data,
+        Inputs::Random { shapes, seed, count } => {
+            let run = |sample: &[Tensor]| reference.run(sample).map(drop).map_err(|error| error.to_string());
+            match synthesize(original, shapes, seed, count, run) {
+                Ok(dataset) => random = dataset,
+                Err(error) => return Ok(Check::NotChecked { reason: error.to_string() }),
+            }
+            &random
+        }
+    };
+
+    let judge = Judge::of(original, data.labels());
+    let samples: Vec<Result<SampleAgreement, Stop>> = (0..data.len())
+        .into_par_iter()
+        .map(|index| {
+            let sample = data.sample(index);
+            let expected = reference.run(&sample).map_err(Stop::Original)?;
+            let found = candidate.run(&pairing.inputs(&sample)).map_err(Stop::Small)?;
+            let found = pairing.outputs(found);
+            let outcome = SampleAgreement::of(&pairing, &judge, data, index, &expected, &found);
+            (options.progress)(data.len());
+            outcome.map_err(Stop::Shape)
+        })
+        .collect();
+    let mut outputs: Vec<Vec<RowAgreement>> = vec![Vec::new(); pairing.output_names.len()];
+    let mut verdicts = Verdicts::default();
+    for sample in samples {
+        let sample = match sample {
+            Ok(sample) => sample,
+            Err(Stop::Original(error @ RuntimeError::Input(_))) => return Err(CompareError::Input(error)),
+            Err(Stop::Original(error)) => return Ok(Check::NotChecked { reason: error.to_string() }),
+            Err(Stop::Small(error)) => return Ok(Check::Broken { reason: error.to_string() }),
+            Err(Stop::Shape(reason)) => return Ok(Check::Broken { reason }),
+        };
+        for (all, rows) in outputs.iter_mut().zip(sample.outputs) {
+            all.extend(rows);
+        }
+        verdicts.extend(sample.verdicts);
+    }
+
+    let latency = options.latency && !data.is_empty();
+    let latency = latency.then(|| {
+        let sample = data.sample(0);
+        let paired = pairing.inputs(&sample);
+        latency::measure(|| reference.run(&sample).map(drop), || candidate.run(&paired).map(drop)).ok()
+    });
+    Ok(Check::Done(Box::new(Agreement {
+        inputs: match data.source() {
+            Source::File(file) => Evidence::Data { file: file.clone(), samples: data.len() },
+            Source::Random { seed } => Evidence::Random { seed: *seed, samples: data.len() },
+        },
+        outputs: std::iter::zip(&pairing.output_names, &outputs)
+            .map(|(name, rows)| OutputAgreement::of(name, rows))
+            .collect(),
+        accuracy: verdicts.accuracy(),
+        latency: latency.flatten(),
+        warnings: data.warnings().iter().cloned().chain(judge.warnings(&verdicts)).collect(),
+    })))
+}
+
+/// What one sample says.
+struct SampleAgreement {
+    /// For each output, its rows.
+    outputs: Vec<Vec<RowAgreement>>,
+    verdicts: Verdicts,
+}
+
+enum Stop {
+    Original(RuntimeError),
+    Small(RuntimeError),
+    Shape(String),
+}
+
+impl SampleAgreement {
+    fn of(
+        pairing: &Pairing,
+        judge: &Judge,
+        data: &Dataset,
+        index: usize,
+        expected: &[Tensor],
+        found: &[Tensor],
+    ) -> Result<SampleAgreement, String> {
+        for (name, (a, b)) in pairing.output_names.iter().zip(expected.iter().zip(found)) {
+            if a.shape() != b.shape() {
+                let (a, b) = (a.shape(), b.shape());
+                return Err(format!("output `{name}` has shape {b:?}, where the original has {a:?}"));
+            }
+            if a.dtype() != b.dtype() && !(a.dtype().is_float() && b.dtype().is_float()) {
+                let (a, b) = (a.dtype(), b.dtype());
+                return Err(format!("output `{name}` is of type {b}, where the original has {a}"));
+            }
+        }
+        let batch = data.batch();
+        let outputs = std::iter::zip(expected, found).map(|(a, b)| agreement::compare_rows(a, b, batch)).collect();
+        let mut verdicts = Verdicts::default();
+        if let Some(scores) = expected.iter().position(|output| output.dtype().is_float()) {
+            verdicts = judge.verdicts(&expected[scores], &found[scores], data.label_rows(index));
+        }
+        Ok(SampleAgreement { outputs, verdicts })
+    }
+}
+
+#[cfg(test)]
+mod tests;
