@@ -31,23 +31,24 @@ impl Model {
     }
 
     fn verify_uses(&self) -> Result<(), VerifierError> {
-        let mut reads: HashMap<ValueId, HashSet<Use>> = HashMap::new();
-        for (id, node) in self.nodes.iter() {
-            for (index, input) in node.inputs.iter().enumerate().filter_map(|(i, v)| Some((i, (*v)?))) {
-                reads.entry(input).or_default().insert(Use::Node(id, index));
-            }
+        let operands = self.nodes.iter().flat_map(|(id, node)| {
+            node.inputs.iter().enumerate().filter_map(move |(index, value)| Some(((*value)?, Use::Node(id, index))))
+        });
+        let outputs = self.graphs.iter().flat_map(|(id, graph)| {
+            graph.outputs.iter().enumerate().map(move |(index, &value)| (value, Use::Output(id, index)))
+        });
+        let mut reads: HashMap<ValueId, usize> = HashMap::new();
+        for (value, place) in operands.chain(outputs) {
+            let Some(read) = self.values.get(value) else {
+                return ensure(false, || format!("{value:?}"), "a removed value is read");
+            };
+            ensure(read.uses.contains(&place), || read.name.clone(), "its use list is out of date")?;
+            *reads.entry(value).or_default() += 1;
         }
-        for (id, graph) in self.graphs.iter() {
-            for (index, &output) in graph.outputs.iter().enumerate() {
-                reads.entry(output).or_default().insert(Use::Output(id, index));
-            }
-        }
-        for (id, value) in self.values.iter() {
-            let seen = reads.remove(&id).unwrap_or_default();
-            let same = seen.len() == value.uses.len() && value.uses.iter().all(|u| seen.contains(u));
-            ensure(same, || value.name.clone(), "its use list is out of date")?;
-        }
-        ensure(reads.is_empty(), || format!("{:?}", reads.keys().next()), "a removed value is read")
+        self.values.iter().try_for_each(|(id, value)| {
+            let count = reads.get(&id).copied().unwrap_or_default();
+            ensure(value.uses.len() == count, || value.name.clone(), "its use list is out of date")
+        })
     }
 
     fn verify_definitions(&self) -> Result<(), VerifierError> {

@@ -4,7 +4,7 @@
 //!
 //! - Elements of tensors stand in `raw_data`, whatever field or file held them.
 //! - Optional texts that are empty are left out, and so is a model version of 0. `ai.onnx` is the empty domain.
-//! - A domain that is imported twice has its highest version.
+//! - Imports of operator sets state their domain, also the empty one; one that is imported twice has its highest version.
 //! - Nodes that are out of order are sorted, otherwise keeping the file's order.
 //! - `value_info` is in the order of definitions and names only values of its graph that are no inputs or outputs; of
 //!   several declarations of one value the first stays, inputs before outputs before `value_info`.

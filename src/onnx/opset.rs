@@ -21,6 +21,8 @@ const RELEASES: &[(i64, i64, i64)] = &[
 /// The newest version of ONNX's own operators that is known here.
 pub const NEWEST: i64 = RELEASES[RELEASES.len() - 1].1;
 
+pub const NEWEST_IR: i64 = RELEASES[RELEASES.len() - 1].0;
+
 /// The first IR version with initializers that are no inputs: before it, no caller could override one.
 pub const INITIALIZERS_APART: i64 = 4;
 const ANNOTATIONS: i64 = 5;

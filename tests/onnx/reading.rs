@@ -186,6 +186,30 @@ fn fields_that_the_schema_does_not_know_are_named() {
 }
 
 #[test]
+fn a_second_value_of_an_attribute_is_reported() {
+    let mut clip = node("Clip", &["x"], "y");
+    clip.attribute.push(AttributeProto {
+        name: Some("min".into()),
+        f: Some(1.0),
+        i: Some(3),
+        r#type: Some(AttributeType::Float as i32),
+        ..AttributeProto::default()
+    });
+    let expected = "node Clip of `y`: attribute `min` is of type FLOAT; its value of type INT will be lost";
+    assert_eq!(load(&model(graph(vec![clip]))).warnings, [expected]);
+}
+
+#[cfg(unix)]
+#[test]
+fn external_data_are_found_where_a_link_to_the_model_leads() {
+    let (store, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::copy("testdata/invalid/external_missing.onnx", store.path().join("model.onnx")).unwrap();
+    fs::write(store.path().join("nowhere.bin"), [0; 8]).unwrap();
+    std::os::unix::fs::symlink(store.path().join("model.onnx"), other.path().join("link.onnx")).unwrap();
+    onnx::read(other.path().join("link.onnx")).unwrap();
+}
+
+#[test]
 fn several_external_files_with_offsets_are_read() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("weights")).unwrap();

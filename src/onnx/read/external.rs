@@ -68,7 +68,9 @@ impl ExternalFiles {
         if !inside || location.contains('\\') {
             return Err(Problem::Escape { location: location.into() }.into());
         }
-        let file = folder.join(location);
+        // A link to a model may stand alone, or beside links to its data.
+        let places = std::iter::once(folder).chain(&self.allowed).map(|folder| folder.join(location));
+        let file = places.clone().find(|file| file.exists()).unwrap_or_else(|| folder.join(location));
         let unreadable = |reason: String| Problem::External { file: file.clone(), reason };
         let real = fs::canonicalize(&file).map_err(|error| unreadable(error.to_string()))?;
         if !self.allowed.iter().any(|folder| real.starts_with(folder)) {

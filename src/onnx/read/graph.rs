@@ -169,8 +169,11 @@ impl Reader {
             return Err(Problem::NoOperator.into());
         }
         let inputs = node.input.iter().map(|name| self.resolve(name)).collect::<Result<_>>()?;
-        let mut docs = Vec::new();
+        let (mut docs, known) = (Vec::new(), self.warnings.len());
         let attrs = self.read_attrs(take(&mut node.attribute), &mut docs)?;
+        for warning in &mut self.warnings[known..] {
+            *warning = format!("node {}: {warning}", order::label(node));
+        }
         let operation = Operation {
             domain: read_domain(node.domain.take().unwrap_or_default()),
             op: node.op_type().into(),
@@ -211,7 +214,7 @@ impl Reader {
             if let Some(doc) = proto.doc_string.take().filter(|doc| !doc.is_empty()) {
                 docs.push((name.clone(), doc));
             }
-            let attr = self.read_attr(proto).map_err(|error| error.inside(place))?;
+            let attr = self.read_attr(&name, proto).map_err(|error| error.inside(place))?;
             if attrs.contains_key(&name) {
                 return Err(ReadError::from(Problem::RepeatedAttribute).inside(place));
             }
@@ -220,7 +223,7 @@ impl Reader {
         Ok(attrs)
     }
 
-    fn read_attr(&mut self, proto: AttributeProto) -> Result<Attr> {
+    fn read_attr(&mut self, name: &str, proto: AttributeProto) -> Result<Attr> {
         use AttributeType as T;
         let code = proto.r#type.unwrap_or_default();
         let given = T::try_from(code).map_err(|_| Problem::UnknownAttributeType { code })?;
@@ -244,8 +247,12 @@ impl Reader {
             (T::SparseTensors, !proto.sparse_tensors.is_empty()),
             (T::TypeProtos, !proto.type_protos.is_empty()),
         ];
-        let present = fields.iter().find(|(_, present)| *present).map(|(kind, _)| *kind);
-        let kind = if given == T::Undefined { present.ok_or(Problem::EmptyAttribute)? } else { given };
+        let mut present = fields.iter().filter(|(_, present)| *present).map(|(kind, _)| *kind);
+        let kind = if given == T::Undefined { present.clone().next().ok_or(Problem::EmptyAttribute)? } else { given };
+        if let Some(other) = present.find(|&other| other != kind) {
+            let [kind, other] = [kind, other].map(|kind| kind.as_str_name());
+            self.warnings.push(format!("attribute `{name}` is of type {kind}; its value of type {other} will be lost"));
+        }
         let missing = || ReadError::from(Problem::MissingAttributeValue);
         Ok(match kind {
             T::Undefined => return Err(Problem::EmptyAttribute.into()),

@@ -82,6 +82,12 @@ fn decode_with(bytes: Bytes, external: ExternalFiles) -> Result<Loaded, ReadErro
         }
     };
     let mut warnings = unknown_fields::warnings(&bytes);
+    if proto.ir_version() > opset::NEWEST_IR {
+        let (version, newest) = (proto.ir_version(), opset::NEWEST_IR);
+        warnings.push(format!(
+            "the file is written in version {version} of ONNX's format; {newest} is the last known here"
+        ));
+    }
     let (model, more) = read_model(proto, external)?;
     warnings.extend(more);
     Ok(Loaded { model, warnings })

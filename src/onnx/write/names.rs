@@ -3,19 +3,19 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Index;
 
-use crate::ir::{GraphId, Model, ValueDef, ValueId};
+use crate::ir::{GraphId, Id, Model, ValueDef, ValueId};
 
 /// The name under which each value of a model is written. Values keep their labels, graph inputs and outputs first;
 /// a later value whose label is taken in its graph or one around it gets a number.
 pub struct Names {
-    names: HashMap<ValueId, String>,
+    names: Vec<Option<String>>,
     /// The last number given to a label.
     numbers: HashMap<String, usize>,
 }
 
 impl Names {
     pub fn of(model: &Model) -> Names {
-        let mut names = Names { names: HashMap::new(), numbers: HashMap::new() };
+        let mut names = Names { names: vec![None; model.values_end().index()], numbers: HashMap::new() };
         for graph in model.all_graphs().filter(|&graph| model.graph(graph).parent.is_none()) {
             names.name_graph(model, graph, &mut Vec::new());
         }
@@ -37,7 +37,7 @@ impl Names {
     }
 
     fn name(&mut self, model: &Model, value: ValueId, scopes: &mut [HashSet<String>]) {
-        if self.names.contains_key(&value) {
+        if self.names[value.index()].is_some() {
             return;
         }
         let is_free = |name: &str| !scopes.iter().any(|names| names.contains(name));
@@ -58,13 +58,13 @@ impl Names {
             };
         }
         scopes.last_mut().expect("a graph is being named").insert(name.clone());
-        self.names.insert(value, name);
+        self.names[value.index()] = Some(name);
     }
 }
 
 impl Index<ValueId> for Names {
     type Output = str;
     fn index(&self, value: ValueId) -> &str {
-        &self.names[&value]
+        self.names[value.index()].as_deref().expect("a live value of the model that was named")
     }
 }
