@@ -26,6 +26,7 @@ impl Case {
     }
 
     /// What stands in the line `# <key>: ..` among the first comments.
+    #[allow(dead_code, reason = "not every test that shares this file asks")]
     pub fn line(&self, key: &str) -> Option<&str> {
         line(&self.text, key)
     }
