@@ -7,4 +7,5 @@ mod reading;
 mod robustness;
 mod round_trip;
 mod tensors;
+mod text;
 mod writing;
