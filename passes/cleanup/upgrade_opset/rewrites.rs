@@ -171,7 +171,7 @@ impl Raising {
     }
 
     /// Makes the attribute `name` the operand `index`, where the node has it.
-    fn to_input(&mut self, node: NodeId, name: &str, index: usize) -> Raised {
+    fn move_to_input(&mut self, node: NodeId, name: &str, index: usize) -> Raised {
         if let Some(value) = self.take_as_value(node, name)? {
             self.model.set_input(node, index, Some(value));
         }
@@ -231,7 +231,7 @@ pub fn concat_axis(at: &mut Raising, node: NodeId) -> Raised {
 
 pub fn reshape_to_input(at: &mut Raising, node: NodeId) -> Raised {
     consumed_inputs(at, node)?;
-    at.to_input(node, "shape", 1)
+    at.move_to_input(node, "shape", 1)
 }
 
 pub fn cast_by_name(at: &mut Raising, node: NodeId) -> Raised {
@@ -319,7 +319,7 @@ pub fn per_activation(at: &mut Raising, node: NodeId) -> Raised {
 }
 
 pub fn scales_to_input(at: &mut Raising, node: NodeId) -> Raised {
-    at.to_input(node, "scales", 1)
+    at.move_to_input(node, "scales", 1)
 }
 
 /// The mask was of the type of the data, then of booleans.
@@ -331,9 +331,9 @@ pub fn mask_type(at: &mut Raising, node: NodeId) -> Raised {
 }
 
 pub fn slice_to_inputs(at: &mut Raising, node: NodeId) -> Raised {
-    at.to_input(node, "starts", 1)?;
-    at.to_input(node, "ends", 2)?;
-    at.to_input(node, "axes", 3)
+    at.move_to_input(node, "starts", 1)?;
+    at.move_to_input(node, "ends", 2)?;
+    at.move_to_input(node, "axes", 3)
 }
 
 pub fn k_to_input(at: &mut Raising, node: NodeId) -> Raised {
@@ -343,7 +343,7 @@ pub fn k_to_input(at: &mut Raising, node: NodeId) -> Raised {
         _ => return Err("k is not a plain integer"),
     };
     at.model.set_attr(node, "k", k);
-    at.to_input(node, "k", 1)
+    at.move_to_input(node, "k", 1)
 }
 
 pub fn upsample_is_resize(at: &mut Raising, node: NodeId) -> Raised {
@@ -363,7 +363,7 @@ pub fn bounds_to_inputs(at: &mut Raising, node: NodeId) -> Raised {
 }
 
 pub fn pads_to_input(at: &mut Raising, node: NodeId) -> Raised {
-    at.to_input(node, "pads", 1)?;
+    at.move_to_input(node, "pads", 1)?;
     let x = at.operand(node, 0)?;
     match at.model.remove_attr(node, "value") {
         None | Some(Attr::Float(0.0)) => {}
@@ -410,7 +410,7 @@ pub fn scatter_elements(at: &mut Raising, node: NodeId) -> Raised {
 }
 
 pub fn ratio_to_input(at: &mut Raising, node: NodeId) -> Raised {
-    at.to_input(node, "ratio", 1)
+    at.move_to_input(node, "ratio", 1)
 }
 
 // Opset 13 and on.
@@ -456,7 +456,7 @@ pub fn resize_operands(at: &mut Raising, node: NodeId) -> Raised {
 }
 
 pub fn split_to_input(at: &mut Raising, node: NodeId) -> Raised {
-    at.to_input(node, "split", 1)
+    at.move_to_input(node, "split", 1)
 }
 
 pub fn axes_to_input(at: &mut Raising, node: NodeId) -> Raised {
@@ -464,7 +464,7 @@ pub fn axes_to_input(at: &mut Raising, node: NodeId) -> Raised {
     if at.attr(node, "axes") == Some(&Attr::Ints(Vec::new())) && at.model.node(node).op.starts_with("Reduce") {
         at.model.remove_attr(node, "axes");
     }
-    at.to_input(node, "axes", 1)
+    at.move_to_input(node, "axes", 1)
 }
 
 /// Results beside the first one meant training; of those, the saved statistics are gone.
@@ -500,7 +500,7 @@ pub fn dft_axis_to_input(at: &mut Raising, node: NodeId) -> Raised {
     if at.attr(node, "axis").is_none() {
         at.model.set_attr(node, "axis", Attr::Int(1));
     }
-    at.to_input(node, "axis", 2)
+    at.move_to_input(node, "axis", 2)
 }
 
 pub fn grid_modes(at: &mut Raising, node: NodeId) -> Raised {
