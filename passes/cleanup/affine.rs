@@ -77,6 +77,11 @@ impl Affine {
         Affine { gain, shift }.checked()
     }
 
+    /// x·gain, one number for all channels.
+    pub fn scaling(gain: f64) -> Affine {
+        Affine { gain: Array1::from_elem(1, gain), shift: Array1::zeros(1) }
+    }
+
     pub fn scales(&self) -> bool {
         self.gain.iter().any(|&g| g != 1.0)
     }

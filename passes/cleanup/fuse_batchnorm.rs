@@ -42,7 +42,9 @@ fn into_layer_after(at: &Site) -> Match<Rewrite> {
     let normalized = layer.operand();
     let bn: BatchNormalization = at.producer(normalized).map_err(|_| Miss("no normalization before it"))?;
     at.only_here(normalized)?;
-    let map = Affine::of_normalization(at, &bn, layer.inputs(at)?)?;
+    let mut channels = layer.inputs(at)?;
+    channels.rank = channels.rank.or(at.rank(bn.x).ok());
+    let map = Affine::of_normalization(at, &bn, channels)?;
     let mut new = at.rewrite();
     let operation = layer.after(at, &mut new, bn.x, &map)?;
     new.replace_root(operation)

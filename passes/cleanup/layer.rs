@@ -120,6 +120,19 @@ impl Layer {
         }
     }
 
+    /// Whether [`then`](Layer::then) could scale the layer.
+    pub fn takes_scale(&self, at: &Site) -> bool {
+        let (weight, bias) = match self {
+            Layer::Conv(conv) => (conv.w, conv.b),
+            Layer::ConvTranspose(conv) => (conv.w, conv.b),
+            Layer::Gemm(gemm) => (gemm.b, gemm.c),
+            Layer::MatMul(product, bias) => (product.b, *bias),
+            Layer::LayerNormalization(norm) => (norm.scale, norm.bias),
+        };
+        let is_constant = |value: ValueId| at.model.constant(value).is_some_and(|tensor| tensor.dtype().is_float());
+        is_constant(weight) && at.model.value(weight).uses.len() == 1 && bias.is_none_or(is_constant)
+    }
+
     /// map(W·x + b) = (gain·W)·x + (gain·b + shift), of output channels.
     pub fn then(self, at: &Site, new: &mut Draft, map: &Affine) -> Match<Operation> {
         let channels = self.outputs(at)?;
