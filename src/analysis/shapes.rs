@@ -1,13 +1,22 @@
 //! The type and shape of every value, as far as they follow from the model.
 //!
 //! Law: a fact stays true while the model is rewritten, since a rewrite never changes what a value holds. Values made
-//! after the inference are unknown to it.
+//! after the inference are unknown to it. What contradicts itself is unknown.
+
+mod dtype;
+mod rules;
 
 use std::collections::HashMap;
 
-use rten_shape_inference::{SymExpr, SymTensor};
+use rten_shape_inference::{SymExpr, SymTensor, SymbolGen};
 
-use crate::ir::{DType, Model, Size, ValueDef, ValueId};
+use crate::ir::{DType, GraphId, Model, NodeId, Size, Tensor, Type, ValueDef, ValueId};
+
+/// Constants with more elements carry their shape only: no operator takes that many sizes.
+const MOST_ELEMENTS: usize = 256;
+
+/// Expressions nested deeper become symbols, so that a long chain stays linear.
+const DEEPEST: u32 = 12;
 
 /// What is known of a value.
 #[derive(Clone, Debug)]
@@ -24,23 +33,26 @@ pub struct Shapes {
 
 impl Shapes {
     pub fn infer(model: &Model) -> Shapes {
-        let mut facts = HashMap::new();
+        Shapes::infer_with(model, &HashMap::new())
+    }
+
+    /// Infers with some inputs of the main graph at other sizes than they declare.
+    pub fn infer_with(model: &Model, fixed: &HashMap<ValueId, Vec<usize>>) -> Shapes {
+        let mut inference = Inference { model, shapes: Shapes::default(), symbols: SymbolGen::new() };
         for (id, value) in model.all_values() {
-            let declared = value.ty.as_ref().and_then(|ty| ty.as_tensor());
-            let fact = match (&value.def, declared) {
-                (ValueDef::Constant(tensor), _) => {
-                    Fact { dtype: Some(tensor.dtype()), tensor: SymTensor::from_fixed_shape(tensor.shape()) }
+            match (&value.def, fixed.get(&id)) {
+                (ValueDef::Constant(tensor), _) => inference.set(id, Some(tensor.dtype()), constant(tensor)),
+                (ValueDef::Input { .. }, size) => {
+                    let declared = inference.declared(value.ty.as_ref());
+                    let tensor = size.map(|size| SymTensor::from_fixed_shape(size));
+                    inference.set(id, declared.dtype, tensor.unwrap_or(declared.tensor));
                 }
-                (_, Some(ty)) => {
-                    let shape = ty.shape.as_ref().and_then(|dims| dims.iter().map(|d| length(&d.size)).collect());
-                    let tensor = shape.map_or_else(|| SymTensor::unknown("undeclared"), SymTensor::from_shape);
-                    Fact { dtype: ty.dtype, tensor }
-                }
-                _ => continue,
-            };
-            facts.insert(id, fact);
+                _ => {}
+            }
         }
-        Shapes { facts }
+        let outermost = model.all_graphs().filter(|&graph| model.graph(graph).parent.is_none());
+        outermost.for_each(|graph| inference.walk(graph));
+        inference.shapes
     }
 
     pub fn fact(&self, value: ValueId) -> Option<&Fact> {
@@ -62,13 +74,12 @@ impl Shapes {
 
     /// The shape, where every axis has a fixed length.
     pub fn fixed(&self, value: ValueId) -> Option<Vec<usize>> {
-        self.lengths(value)?
-            .iter()
-            .map(|length| match length {
-                SymExpr::Value(n) => usize::try_from(*n).ok(),
-                _ => None,
-            })
-            .collect()
+        self.lengths(value)?.iter().map(fixed_length).collect()
+    }
+
+    /// The elements of a small integer tensor, as expressions; a scalar has one.
+    pub fn elements(&self, value: ValueId) -> Option<&[SymExpr]> {
+        self.fact(value)?.tensor.values()
     }
 
     /// Whether both surely have the same shape.
@@ -77,10 +88,118 @@ impl Shapes {
     }
 }
 
-fn length(size: &Size) -> Option<SymExpr> {
-    match size {
-        Size::Fixed(n) => Some(SymExpr::Value(i32::try_from(*n).ok()?)),
-        Size::Symbol(name) => Some(SymExpr::pos_var(name)),
-        Size::Unknown => None,
+/// The length, where it is a number.
+pub fn fixed_length(length: &SymExpr) -> Option<usize> {
+    match length {
+        SymExpr::Value(n) => usize::try_from(*n).ok(),
+        _ => None,
+    }
+}
+
+struct Inference<'m> {
+    model: &'m Model,
+    shapes: Shapes,
+    symbols: SymbolGen,
+}
+
+impl Inference<'_> {
+    /// Infers in execution order, the bodies of a node before the node.
+    fn walk(&mut self, graph: GraphId) {
+        for node in self.model.nodes_of(graph) {
+            self.model.node(node).bodies().for_each(|body| self.walk(body));
+            self.infer(node);
+        }
+    }
+
+    fn infer(&mut self, id: NodeId) {
+        let node = self.model.node(id);
+        let facts: Vec<_> = node.inputs.iter().map(|input| self.shapes.fact((*input)?)).collect();
+        let dtypes: Vec<_> = facts.iter().map(|fact| fact.and_then(|fact| fact.dtype)).collect();
+        let operands: Vec<_> = facts.iter().map(|fact| fact.map(|fact| fact.tensor.clone())).collect();
+        let dtypes = dtype::result_types(node, &dtypes);
+        let tensors = match node.op.as_str() {
+            "If" => self.branches(id),
+            _ => rules::result_shapes(node, &operands, &mut self.symbols),
+        };
+        let mut tensors = tensors.unwrap_or_default().into_iter();
+        for (index, out) in node.outputs.iter().enumerate() {
+            let inferred = tensors.next();
+            let Some(out) = *out else { continue };
+            let declared = self.declared(self.model.value(out).ty.as_ref());
+            let dtype = dtypes.get(index).copied().flatten().or(declared.dtype);
+            let tensor = match inferred.filter(|tensor| tensor.ndim().is_some()) {
+                Some(tensor) => self.bounded(tensor, dtype),
+                None => declared.tensor,
+            };
+            self.set(out, dtype, tensor);
+        }
+    }
+
+    /// What all branches of an `If` agree on.
+    fn branches(&self, node: NodeId) -> Option<Vec<SymTensor>> {
+        let mut bodies = self.model.node(node).bodies().map(|body| &self.model.graph(body).outputs);
+        let (first, others) = (bodies.next()?, bodies.collect::<Vec<_>>());
+        let agreed = |(index, &out): (usize, &ValueId)| {
+            let lengths = self.shapes.lengths(out);
+            let same = others.iter().all(|outs| outs.get(index).is_some_and(|&o| self.shapes.lengths(o) == lengths));
+            lengths.filter(|_| same).map_or_else(|| SymTensor::unknown("branches differ"), SymTensor::from_shape)
+        };
+        Some(first.iter().enumerate().map(agreed).collect())
+    }
+
+    fn set(&mut self, value: ValueId, dtype: Option<DType>, tensor: SymTensor) {
+        self.shapes.facts.insert(value, Fact { dtype, tensor });
+    }
+
+    fn declared(&mut self, ty: Option<&Type>) -> Fact {
+        let Some(tensor) = ty.and_then(Type::as_tensor) else {
+            return Fact { dtype: None, tensor: SymTensor::unknown("undeclared") };
+        };
+        let lengths = tensor.shape.as_ref().map(|dims| dims.iter().map(|dim| self.length(&dim.size)).collect());
+        Fact {
+            dtype: tensor.dtype,
+            tensor: lengths.map_or_else(|| SymTensor::unknown("undeclared"), SymTensor::from_shape),
+        }
+    }
+
+    fn length(&mut self, size: &Size) -> SymExpr {
+        match size {
+            Size::Fixed(n) => i32::try_from(*n).ok().filter(|n| *n >= 0).map(SymExpr::Value),
+            Size::Symbol(name) => Some(SymExpr::pos_var(name)),
+            Size::Unknown => None,
+        }
+        .unwrap_or_else(|| self.symbols.gen_positive())
+    }
+
+    /// Elements are kept for integers alone: a float quotient is not the floor that the expressions compute.
+    fn bounded(&mut self, tensor: SymTensor, dtype: Option<DType>) -> SymTensor {
+        let integer = matches!(dtype, Some(DType::I64 | DType::I32 | DType::Bool));
+        let few = tensor.values().is_some_and(|values| values.len() <= MOST_ELEMENTS);
+        let mut tensor = match tensor.values() {
+            Some(_) if !(integer && few) => SymTensor::from_shape(tensor.shape().into_iter().flatten().collect()),
+            _ => tensor,
+        };
+        tensor.replace_complex_expressions(DEEPEST, &mut self.symbols);
+        tensor
+    }
+}
+
+fn constant(tensor: &Tensor) -> SymTensor {
+    let shape = || match tensor.shape().iter().all(|&n| i32::try_from(n).is_ok()) {
+        true => SymTensor::from_fixed_shape(tensor.shape()),
+        false => SymTensor::unknown("an axis is longer than 2³¹"),
+    };
+    let sizes = matches!(tensor.dtype(), DType::I64 | DType::I32 | DType::Bool) && tensor.rank() <= 1;
+    let elements = (sizes && tensor.len() <= MOST_ELEMENTS).then(|| tensor.ints()).flatten();
+    // Ends of slices are often "as far as it goes", which 32 bits say as well; other large numbers have no place here.
+    let narrow = |x: i64| match x {
+        x if x >= i64::from(i32::MAX) => Some(i32::MAX),
+        x if x <= -i64::from(i32::MAX) => Some(-i32::MAX),
+        x => i32::try_from(x).ok(),
+    };
+    match elements.and_then(|ints| ints.into_iter().map(narrow).collect::<Option<Vec<_>>>()) {
+        Some(elements) if tensor.rank() == 0 => SymTensor::from_scalar(SymExpr::Value(elements[0])),
+        Some(elements) => SymTensor::from_vec(elements.into_iter().map(SymExpr::Value).collect()),
+        None => shape(),
     }
 }

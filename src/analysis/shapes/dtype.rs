@@ -1,0 +1,181 @@
+//! Element types of results: one arm for operators that share a rule.
+
+use crate::ir::{Attr, DType, Node};
+
+/// The element type of each result of `node`, given those of its operands; none where no rule is known.
+pub fn result_types(node: &Node, operands: &[Option<DType>]) -> Vec<Option<DType>> {
+    let operand = |index: usize| operands.get(index).copied().flatten();
+    let first = operand(0);
+    let named = |attr: &str| match node.attrs.get(attr) {
+        Some(Attr::Int(0)) | None => None,
+        Some(Attr::Int(code)) => i32::try_from(*code).ok().and_then(DType::from_code),
+        Some(_) => None,
+    };
+    let all = |dtype| vec![dtype; node.outputs.len()];
+    let then = |first, rest| std::iter::once(first).chain(std::iter::repeat(rest)).take(node.outputs.len()).collect();
+    if !node.domain.is_empty() {
+        return all(None);
+    }
+    match node.op.as_str() {
+        "Abs"
+        | "Acos"
+        | "Acosh"
+        | "Add"
+        | "AffineGrid"
+        | "Asin"
+        | "Asinh"
+        | "Atan"
+        | "Atanh"
+        | "AveragePool"
+        | "BatchNormalization"
+        | "BitShift"
+        | "BitwiseAnd"
+        | "BitwiseNot"
+        | "BitwiseOr"
+        | "BitwiseXor"
+        | "Ceil"
+        | "Celu"
+        | "CenterCropPad"
+        | "Clip"
+        | "Col2Im"
+        | "Compress"
+        | "Concat"
+        | "Conv"
+        | "ConvTranspose"
+        | "Cos"
+        | "Cosh"
+        | "CumSum"
+        | "DeformConv"
+        | "DepthToSpace"
+        | "Det"
+        | "Div"
+        | "Einsum"
+        | "Elu"
+        | "Erf"
+        | "Exp"
+        | "Expand"
+        | "Flatten"
+        | "Floor"
+        | "GRU"
+        | "Gather"
+        | "GatherElements"
+        | "GatherND"
+        | "Gelu"
+        | "Gemm"
+        | "GlobalAveragePool"
+        | "GlobalLpPool"
+        | "GlobalMaxPool"
+        | "GridSample"
+        | "GroupNormalization"
+        | "HardSigmoid"
+        | "HardSwish"
+        | "Hardmax"
+        | "Identity"
+        | "InstanceNormalization"
+        | "LRN"
+        | "LSTM"
+        | "LeakyRelu"
+        | "Log"
+        | "LogSoftmax"
+        | "LpNormalization"
+        | "LpPool"
+        | "MatMul"
+        | "Max"
+        | "MaxUnpool"
+        | "Mean"
+        | "MeanVarianceNormalization"
+        | "Min"
+        | "Mish"
+        | "Mod"
+        | "Mul"
+        | "Neg"
+        | "PRelu"
+        | "Pad"
+        | "Pow"
+        | "RMSNormalization"
+        | "RNN"
+        | "Range"
+        | "Reciprocal"
+        | "ReduceL1"
+        | "ReduceL2"
+        | "ReduceLogSum"
+        | "ReduceLogSumExp"
+        | "ReduceMax"
+        | "ReduceMean"
+        | "ReduceMin"
+        | "ReduceProd"
+        | "ReduceSum"
+        | "ReduceSumSquare"
+        | "Relu"
+        | "Reshape"
+        | "Resize"
+        | "ReverseSequence"
+        | "RoiAlign"
+        | "Round"
+        | "Scatter"
+        | "ScatterElements"
+        | "ScatterND"
+        | "Selu"
+        | "Shrink"
+        | "Sigmoid"
+        | "Sign"
+        | "Sin"
+        | "Sinh"
+        | "Slice"
+        | "Softmax"
+        | "Softplus"
+        | "Softsign"
+        | "SpaceToDepth"
+        | "Split"
+        | "Sqrt"
+        | "Squeeze"
+        | "Sub"
+        | "Sum"
+        | "Swish"
+        | "Tan"
+        | "Tanh"
+        | "TensorScatter"
+        | "ThresholdedRelu"
+        | "Tile"
+        | "Transpose"
+        | "Trilu"
+        | "Unsqueeze"
+        | "Upsample" => all(first),
+
+        "And" | "Equal" | "Greater" | "GreaterOrEqual" | "IsInf" | "IsNaN" | "Less" | "LessOrEqual" | "Not" | "Or"
+        | "Xor" => all(Some(DType::Bool)),
+
+        "ArgMax" | "ArgMin" | "NonMaxSuppression" | "NonZero" | "Shape" | "Size" => all(Some(DType::I64)),
+        "MaxPool" | "TopK" | "Unique" => then(first, Some(DType::I64)),
+        "Dropout" => then(first, Some(DType::Bool)),
+        "LayerNormalization" => then(first, named("stash_type").or(Some(DType::F32))),
+
+        "Where" => all(operand(1)),
+        "OneHot" => all(operand(2)),
+        "Cast" => all(named("to")),
+        "CastLike" => all(operand(1)),
+        "Bernoulli" | "EyeLike" | "RandomNormalLike" | "RandomUniformLike" => all(named("dtype").or(first)),
+        "RandomNormal" | "RandomUniform" => all(named("dtype").or(Some(DType::F32))),
+        "Multinomial" => all(named("dtype").or(Some(DType::I32))),
+        "BlackmanWindow" | "HammingWindow" | "HannWindow" => all(named("output_datatype").or(Some(DType::F32))),
+        "ConstantOfShape" => all(match node.attrs.get("value") {
+            Some(Attr::Tensor(tensor)) => Some(tensor.dtype()),
+            _ => Some(DType::F32),
+        }),
+        "Constant" => all(node.attrs.values().next().and_then(|attr| match attr {
+            Attr::Tensor(tensor) => Some(tensor.dtype()),
+            Attr::SparseTensor(tensor) => Some(tensor.values.dtype()),
+            Attr::Float(_) | Attr::Floats(_) => Some(DType::F32),
+            Attr::Int(_) | Attr::Ints(_) => Some(DType::I64),
+            Attr::Str(_) | Attr::Strs(_) => Some(DType::String),
+            _ => None,
+        })),
+
+        "QuantizeLinear" => all(operand(2).or(named("output_dtype")).or(Some(DType::U8))),
+        "DequantizeLinear" => all(named("output_dtype").or(operand(1))),
+        "DynamicQuantizeLinear" => vec![Some(DType::U8), Some(DType::F32), Some(DType::U8)],
+        "QLinearConv" | "QLinearMatMul" => all(operand(7)),
+        "ConvInteger" | "MatMulInteger" => all(Some(DType::I32)),
+        _ => all(None),
+    }
+}
