@@ -6,11 +6,14 @@
 
 #[path = "support/case.rs"]
 mod case;
+#[path = "support/compare.rs"]
+mod compare;
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use case::{Case, Outcome};
+use compare::difference;
 use onnxshrink::data::{Dataset, InputShapes, synthesize};
 use onnxshrink::ir::{Model, Size, Tensor, ValueDef};
 use onnxshrink::pass::Effect;
@@ -21,7 +24,6 @@ datatest_stable::harness! {
 }
 
 const SAMPLES: usize = 4;
-const TOLERANCE: f64 = 1e-4;
 
 fn exact_passes_keep_what_is_computed(path: &Path) -> Outcome<()> {
     let case = Case::read(path)?;
@@ -78,26 +80,4 @@ fn small_shapes(model: &Model) -> InputShapes {
         shapes.insert(value.name.clone(), lengths.collect());
     }
     shapes
-}
-
-fn difference(before: &Tensor, after: &Tensor) -> Result<(), String> {
-    if (before.dtype(), before.shape()) != (after.dtype(), after.shape()) {
-        return Err(format!("{before:?} became {after:?}"));
-    }
-    let (Some(xs), Some(ys)) = (before.floats(), after.floats()) else {
-        return match before.same_data(after) {
-            true => Ok(()),
-            false => Err("elements that are no floats changed".into()),
-        };
-    };
-    let finite = || xs.iter().filter(|x| x.is_finite()).map(|&x| f64::from(x));
-    let (low, high) = finite().fold((0f64, 0f64), |(low, high), x| (low.min(x), high.max(x)));
-    let allowed = TOLERANCE * (high - low);
-    for (index, (&x, &y)) in xs.iter().zip(ys.iter()).enumerate() {
-        let same = x == y || x.is_nan() && y.is_nan() || (f64::from(x) - f64::from(y)).abs() <= allowed;
-        if !same {
-            return Err(format!("element {index} was {x} and is {y}, where {allowed:e} is allowed"));
-        }
-    }
-    Ok(())
 }

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::ops::Index;
 
 use super::model::{GraphId, Model, ValueDef, ValueId};
 
@@ -28,8 +29,11 @@ impl Names<'_> {
         }
         naming.names
     }
+}
 
-    pub fn name(&self, value: ValueId) -> &str {
+impl Index<ValueId> for Names<'_> {
+    type Output = str;
+    fn index(&self, value: ValueId) -> &str {
         self.renamed.get(&value).unwrap_or(&self.model.value(value).name)
     }
 }
@@ -119,7 +123,11 @@ impl<'m> Naming<'m> {
         if self.all.is_empty() {
             self.all = model.all_values().map(|(_, value)| value.name.as_str()).collect();
         }
-        let base = if name.is_empty() { "value" } else { name };
+        let base = match (name, &model.value(value).def) {
+            ("", ValueDef::Constant(_) | ValueDef::Sparse(_)) => "constant",
+            ("", _) => "value",
+            (name, _) => name,
+        };
         let number = self.last.entry(base).or_default();
         let new = loop {
             *number += 1;

@@ -84,6 +84,12 @@ impl fmt::Display for Model {
     }
 }
 
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 struct Printer<'m> {
     model: &'m Model,
     names: Names<'m>,
@@ -272,7 +278,7 @@ impl Printer<'_> {
                 if let Some(label) = &tensor.label {
                     lines.add_notes(&label.notes);
                 }
-                let name = self.names.name(id).to_string();
+                let name = self.names[id].to_string();
                 self.tensor(lines, tensor, |out| {
                     out.push(' ');
                     write_name(out, &name);
@@ -282,7 +288,7 @@ impl Printer<'_> {
             ValueDef::Sparse(tensor) | ValueDef::Input { default: Some(Initializer::Sparse(tensor)) } => {
                 let lines = self.sparse(tensor);
                 self.annotate(lines);
-                write_name(&mut self.out, self.names.name(id));
+                write_name(&mut self.out, &self.names[id]);
             }
             ValueDef::Input { default: None } | ValueDef::Node(_) => unreachable!("no initializer"),
         }
@@ -306,7 +312,7 @@ impl Printer<'_> {
                 self.out.push(' ');
             }
         }
-        write_name(&mut self.out, self.names.name(id));
+        write_name(&mut self.out, &self.names[id]);
     }
 
     fn nodes(&mut self, id: GraphId) {
@@ -369,7 +375,7 @@ impl Printer<'_> {
     fn operands(&mut self, operands: &[Option<ValueId>]) {
         let names = &self.names;
         write_list(&mut self.out, operands, |out, operand| match operand {
-            Some(value) => write_name(out, names.name(*value)),
+            Some(value) => write_name(out, &names[*value]),
             None => out.push_str("\"\""),
         });
     }

@@ -56,7 +56,7 @@ fn write_opsets(opsets: &OpsetImports) -> Vec<OperatorSetIdProto> {
 
 struct Writer<'m> {
     model: &'m Model,
-    names: &'m Names,
+    names: &'m Names<'m>,
 }
 
 impl Writer<'_> {

@@ -2,7 +2,6 @@
 
 mod external;
 mod message;
-mod names;
 mod stream;
 
 use std::fs::{self, File, Permissions};
@@ -12,8 +11,8 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 use tempfile::NamedTempFile;
 
+pub use crate::ir::Names;
 pub use message::to_proto;
-pub use names::Names;
 
 use super::proto::ModelProto;
 use super::tensor;

@@ -1,0 +1,67 @@
+//! What holds for any model.
+
+#[path = "support/compare.rs"]
+mod compare;
+#[path = "support/generate.rs"]
+mod generate;
+
+use bytes::Bytes;
+use onnxshrink::data::{InputShapes, synthesize};
+use onnxshrink::ir::Model;
+use onnxshrink::ir::text::PrintOptions;
+use onnxshrink::onnx;
+use onnxshrink::pass::{Context, Pipeline, Verify};
+use onnxshrink::passes;
+use onnxshrink::runtime::Runner;
+use proptest::prelude::*;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_model_survives_text_and_file(model in generate::models()) {
+        model.verify().unwrap();
+        let (text, file) = (model.print(&PrintOptions::whole()).text, onnx::encode(&model).unwrap());
+
+        let parsed = Model::parse(&text).unwrap();
+        parsed.verify().unwrap();
+        prop_assert_eq!(&parsed.print(&PrintOptions::whole()).text, &text);
+        prop_assert_eq!(&onnx::encode(&parsed).unwrap(), &file);
+
+        let decoded = onnx::decode(Bytes::from(file.clone()), None).unwrap().model;
+        decoded.verify().unwrap();
+        prop_assert_eq!(&onnx::encode(&decoded).unwrap(), &file);
+        prop_assert_eq!(&decoded.print(&PrintOptions::whole()).text, &text);
+    }
+
+    #[test]
+    fn any_text_is_parsed_or_refused_without_a_panic(text in r#"([a-z]{1,2}|[(){}<>=,:\[\]"@#?. \n-]|[0-9]|float|# @doc ){0,40}"#) {
+        let _ = Model::parse(&text);
+    }
+
+    #[test]
+    fn cleanup_keeps_what_a_model_computes(model in generate::models()) {
+        // tract gives the parts of every If the same names, and refuses the second.
+        prop_assume!(model.nodes_of(model.main).filter(|&node| model.node(node).op == "If").count() <= 1);
+        let text = model.print(&PrintOptions::whole()).text;
+        let before = Runner::new(&model).unwrap();
+        let shapes = InputShapes::from_iter(
+            model.graph(model.main).inputs.iter().map(|&input| &model.value(input).name).map(|name| {
+                (name.clone(), if name == "condition" { vec![] } else { vec![3, 4] })
+            }),
+        );
+        let run = |sample: &[_]| before.run(sample).map(|_| ()).map_err(|error| error.to_string());
+        let data = synthesize(&model, &shapes, 1, 2, run).unwrap();
+        let mut after = model.clone();
+        let mut cx = Context { observers: vec![Box::new(Verify)], ..Context::default() };
+        Pipeline::parse("cleanup", passes::ALL).unwrap().run(&mut after, &mut cx).unwrap();
+        let cleaned = Runner::new(&after).unwrap();
+        for index in 0..data.len() {
+            let sample = data.sample(index);
+            let (before, after) = (before.run(&sample).unwrap(), cleaned.run(&sample).unwrap());
+            for (before, after) in before.iter().zip(&after) {
+                prop_assert!(compare::difference(before, after).is_ok(), "{:?}\n{text}", compare::difference(before, after));
+            }
+        }
+    }
+}
