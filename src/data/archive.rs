@@ -1,7 +1,7 @@
 //! Files of arrays: .npz, a zip of .npy files, and a single .npy file.
 
 use std::fs::File;
-use std::io::{Cursor, Read};
+use std::io::{Cursor, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -53,7 +53,10 @@ impl Archive {
 }
 
 fn open(path: &Path) -> Result<Contents, Problem> {
-    let mut file = File::open(path).map_err(Problem::Io)?;
+    let mut file = File::open(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Problem::NoFile,
+        _ => Problem::Io(error),
+    })?;
     let metadata = file.metadata().map_err(Problem::Io)?;
     if metadata.is_dir() {
         return Err(Problem::Directory);

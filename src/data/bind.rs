@@ -270,7 +270,7 @@ fn classes(array: &Tensor) -> Result<Rows<i64>, String> {
     let cells = match array.ints() {
         Some(ints) => ints,
         None => {
-            let floats = array.floats().ok_or("are no integers")?;
+            let floats = array.floats().ok_or("are no numbers; class numbers are needed")?;
             floats.iter().map(whole).collect::<Option<_>>().ok_or("are no integers; class numbers are needed")?
         }
     };
@@ -278,7 +278,7 @@ fn classes(array: &Tensor) -> Result<Rows<i64>, String> {
 }
 
 fn strings(array: &Tensor) -> Result<Rows<String>, String> {
-    let strings = array.strings().ok_or("are no strings")?;
+    let strings = array.strings().ok_or("are no strings; the text of each sample is needed")?;
     let cells = strings.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect();
     match width(array)? {
         width @ 1 => Ok(Rows { width, cells }),

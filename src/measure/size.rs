@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use crate::ir::{GraphId, Model, NodeId};
+use crate::ir::{Attr, GraphId, Model, NodeId};
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ModelSize {
     /// Of the file, with its external data.
     pub bytes: u64,
-    /// Elements of all weights.
+    /// Elements of all constants.
     pub parameters: u64,
     /// See [`node_count`].
     pub nodes: usize,
@@ -19,7 +19,13 @@ pub struct ModelSize {
 impl ModelSize {
     pub fn of(model: &Model, bytes: u64) -> ModelSize {
         let constants = model.all_values().filter_map(|(id, _)| model.constant(id));
-        ModelSize { bytes, parameters: constants.map(|tensor| tensor.len() as u64).sum(), nodes: node_count(model) }
+        let nodes = model.all_nodes().filter(|&id| model.node(id).op == "Constant");
+        let in_nodes = nodes.filter_map(|id| match model.node(id).attrs.get("value") {
+            Some(Attr::Tensor(tensor)) => Some(tensor),
+            _ => None,
+        });
+        let parameters = constants.chain(in_nodes).map(|tensor| tensor.len() as u64).sum();
+        ModelSize { bytes, parameters, nodes: node_count(model) }
     }
 }
 
