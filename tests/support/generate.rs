@@ -82,7 +82,8 @@ impl Generator {
             }
             8 => {
                 let (b, c) = (self.constant(vec![WIDTH, WIDTH], second), self.constant(vec![WIDTH], first));
-                let gemm = Gemm { a, b, c: Some(c), alpha: 0.5, beta: 1.0, transA: false, transB: first % 2 == 0 };
+                let gemm =
+                    Gemm { a, b, c: Some(c), alpha: 0.5, beta: 1.0, transA: false, transB: first.is_multiple_of(2) };
                 self.model.append(graph, &name, gemm)
             }
             9 => {
@@ -135,7 +136,7 @@ impl Generator {
     /// A constant of the main graph: one that is there already, every other time.
     fn constant(&mut self, shape: Vec<usize>, choice: usize) -> ValueId {
         let known = self.constants.iter().find(|(_, other)| *other == shape);
-        if let Some((known, _)) = known.filter(|_| choice % 2 == 0) {
+        if let Some((known, _)) = known.filter(|_| choice.is_multiple_of(2)) {
             return *known;
         }
         let count = shape.iter().product::<usize>();
