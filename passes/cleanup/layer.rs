@@ -136,8 +136,9 @@ impl Layer {
     /// map(W·x + b) = (gain·W)·x + (gain·b + shift), of output channels.
     pub fn then(self, at: &Site, new: &mut Draft, map: &Affine) -> Match<Operation> {
         let channels = self.outputs(at)?;
+        let vectors = Channels { from_end: 0, ..channels };
         let bias = |b: Option<ValueId>, factor: f64| -> Match<Option<Array1<f64>>> {
-            let old = b.map(|b| channels.spread(&at.reals(b)?)).transpose()?;
+            let old = b.map(|b| vectors.spread(&at.reals(b)?)).transpose()?;
             Ok(match old {
                 Some(b) => Some(b * factor * &map.gain + &map.shift),
                 None => map.shifts().then(|| map.shift.clone()),
@@ -178,8 +179,9 @@ impl Layer {
     /// W·map(x) + b = (W·gain)·x + (W·shift + b), of input channels. A shift does not pass the zeros around x.
     pub fn after(self, at: &Site, new: &mut Draft, x: ValueId, map: &Affine) -> Match<Operation> {
         let channels = self.outputs(at)?;
+        let vectors = Channels { from_end: 0, ..channels };
         let add = |b: Option<ValueId>, factor: f64, moved: Option<Array1<f64>>| -> Match<Option<Array1<f64>>> {
-            let old = b.map(|b| channels.spread(&at.reals(b)?)).transpose()?.map(|b| b * factor);
+            let old = b.map(|b| vectors.spread(&at.reals(b)?)).transpose()?.map(|b| b * factor);
             Ok(match (old, moved) {
                 (Some(b), Some(moved)) => Some(b + moved),
                 (b, moved) => b.or(moved),
