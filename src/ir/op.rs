@@ -185,6 +185,8 @@ ops! {
 
     Relu [BASE, LATEST] (x: ValueId) {}
     LeakyRelu [BASE, LATEST] (x: ValueId) { alpha: f32 = 0.01 }
+    Max [BASE, LATEST] (xs: Vec<ValueId>) {}
+    Min [BASE, LATEST] (xs: Vec<ValueId>) {}
     Clip [BASE, LATEST] (x: ValueId, min: Option<ValueId>, max: Option<ValueId>) {}
     Sigmoid [BASE, LATEST] (x: ValueId) {}
     HardSigmoid [BASE, LATEST] (x: ValueId) { alpha: f32 = 0.2, beta: f32 = 0.5 }
