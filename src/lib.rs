@@ -12,4 +12,6 @@ pub mod pass;
 #[path = "../passes/mod.rs"]
 pub mod passes;
 
+pub mod shrink;
 pub mod report;
+pub mod cli;

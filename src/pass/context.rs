@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Observer;
+use crate::data::Dataset;
 use crate::ir::{Model, NodeId};
 use crate::rewrite::{Miss, Outcome, Rules};
 
@@ -15,6 +16,8 @@ use crate::rewrite::{Miss, Outcome, Rules};
 #[derive(Default)]
 pub struct Context {
     pub seed: u64,
+    /// Samples that passes may learn from; those that judge are not among them.
+    pub data: Option<Dataset>,
     /// Keep the name of every node where a rule did not apply, not only one for each reason.
     pub explain: bool,
     /// What the running pass has told so far.
@@ -67,6 +70,8 @@ pub struct PassReport {
     pub pass: String,
     /// What the pass is there for.
     pub summary: String,
+    /// Whether nobody asked for it by its name: it belongs to a group, or the flow put it in front.
+    pub implied: bool,
     pub runs: usize,
     /// Whether any run changed the model.
     pub changed: bool,

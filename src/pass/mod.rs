@@ -12,7 +12,7 @@ mod table;
 pub use context::{Context, Missed, PassReport};
 pub use notation::NotationError;
 pub use observer::{Observer, PrintAfter, StopAfter, Verify};
-pub use pipeline::{Pipeline, PipelineError, Step};
+pub use pipeline::{Pipeline, PipelineError, Step, find};
 pub use table::{PassInfo, PassKind, PassOption, passes};
 
 use crate::ir::Model;

@@ -28,6 +28,7 @@ pub struct Step {
     given: Map<String, Json>,
     resolved: Map<String, Json>,
     pass: Box<dyn Pass>,
+    implied: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -65,10 +66,10 @@ impl Pipeline {
         self.steps().any(|step| step.name() == name)
     }
 
-    /// The pipeline with another one in front of it.
-    pub fn after(self, mut first: Pipeline) -> Pipeline {
-        first.0.extend(self.0);
-        first
+    /// The pipeline with a pass in front that nobody asked for.
+    pub fn after_implied(self, name: &str, table: &'static [PassInfo]) -> Result<Pipeline, NotationError> {
+        let first = implied(find(name, table)?)?;
+        Ok(Pipeline(std::iter::once(first).chain(self.0).collect()))
     }
 
     pub fn effect(&self) -> Effect {
@@ -107,25 +108,35 @@ fn resolve(written: Written, table: &'static [PassInfo]) -> Result<Item, Notatio
             return Ok(Item::Repeat(items.into_iter().map(|item| resolve(item, table)).collect::<Result<_, _>>()?));
         }
     };
-    let Some(info) = table.iter().chain(passes(table)).find(|info| info.name == name) else {
-        let groups = table.iter().filter(|info| matches!(info.kind, PassKind::Group(_)));
-        let known: Vec<_> = groups.chain(passes(table)).map(|info| info.name.to_string()).collect();
-        return Err(NotationError::UnknownPass { suggestion: nearest(&name, &known), name, known });
-    };
+    let info = find(&name, table)?;
     check_options(info, &options)?;
     match &info.kind {
         PassKind::Pass { make, .. } => {
             let bad = |error: serde_json::Error| NotationError::BadOption { pass: name, what: error.to_string() };
             let (pass, resolved) = make(options.clone()).map_err(bad)?;
-            Ok(Item::Pass(Step { info, given: options, resolved, pass }))
+            Ok(Item::Pass(Step { info, given: options, resolved, pass, implied: false }))
         }
-        PassKind::Group(members) => {
-            let member = |info: &'static PassInfo| {
-                resolve(Written::Pass { name: info.name.into(), options: Map::new() }, std::slice::from_ref(info))
-            };
-            Ok(Item::Repeat(members.iter().map(member).collect::<Result<_, _>>()?))
-        }
+        PassKind::Group(members) => Ok(Item::Repeat(members.iter().map(implied).collect::<Result<_, _>>()?)),
     }
+}
+
+/// A pass with its default options, that is not asked for by its name.
+fn implied(info: &'static PassInfo) -> Result<Item, NotationError> {
+    let written = Written::Pass { name: info.name.into(), options: Map::new() };
+    let mut item = resolve(written, std::slice::from_ref(info))?;
+    if let Item::Pass(step) = &mut item {
+        step.implied = true;
+    }
+    Ok(item)
+}
+
+/// The entry of `table` with this name: a pass or a group.
+pub fn find(name: &str, table: &'static [PassInfo]) -> Result<&'static PassInfo, NotationError> {
+    let groups = || table.iter().filter(|info| matches!(info.kind, PassKind::Group(_)));
+    groups().chain(passes(table)).find(|info| info.name == name).ok_or_else(|| {
+        let known: Vec<_> = groups().chain(passes(table)).map(|info| info.name.to_string()).collect();
+        NotationError::UnknownPass { name: name.into(), suggestion: nearest(name, &known), known }
+    })
 }
 
 fn check_options(info: &PassInfo, options: &Map<String, Json>) -> Result<(), NotationError> {
@@ -209,7 +220,8 @@ fn run_step(step: &Step, model: &mut Model, cx: &mut Context) -> Result<ControlF
     let written = format!("{step:#}");
     let known = cx.reports.iter().position(|report| report.pass == written).unwrap_or_else(|| {
         let summary = step.info.summary.into();
-        cx.reports.push(PassReport { pass: written, summary, ..PassReport::default() });
+        let implied = step.implied;
+        cx.reports.push(PassReport { pass: written, summary, implied, ..PassReport::default() });
         cx.reports.len() - 1
     });
     let report = &mut cx.reports[known];

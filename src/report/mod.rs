@@ -1,5 +1,16 @@
 //! What a user is told: tables for people; JSON comes from the structs themselves.
 
 mod comparison;
+mod passes;
+mod shrunk;
+
+use serde::Serialize;
 
 pub use comparison::ComparisonTable;
+pub use passes::{pass_page, pass_table};
+pub use shrunk::shrunk;
+
+/// A report as `--report` and `--json` give it.
+pub fn json(report: &impl Serialize) -> String {
+    serde_json::to_string_pretty(report).expect("reports have plain keys") + "\n"
+}

@@ -15,12 +15,14 @@ pub(in crate::onnx) struct ExternalFiles {
     /// Where data may lie, without symbolic links: the model's folder, and that of the file that a link to it leads to.
     allowed: Vec<PathBuf>,
     files: HashMap<String, (PathBuf, Bytes)>,
+    /// Bytes of tensors that were loaded so far.
+    pub loaded: u64,
 }
 
 impl ExternalFiles {
     pub fn in_folder(folder: Option<&Path>) -> ExternalFiles {
         let allowed = folder.and_then(|folder| fs::canonicalize(non_empty(folder)).ok()).into_iter().collect();
-        ExternalFiles { folder: folder.map(Path::to_path_buf), allowed, files: HashMap::new() }
+        ExternalFiles { folder: folder.map(Path::to_path_buf), allowed, files: HashMap::new(), loaded: 0 }
     }
 
     pub fn beside(model: &Path) -> ExternalFiles {
@@ -46,7 +48,11 @@ impl ExternalFiles {
         let size = bytes.len() as u64;
         let length = given_length.or(length.map(|length| length as u64)).unwrap_or(size.saturating_sub(offset));
         match offset.checked_add(length) {
-            Some(end) if end <= size => Ok(bytes.slice(offset as usize..end as usize)),
+            Some(end) if end <= size => {
+                let slice = bytes.slice(offset as usize..end as usize);
+                self.loaded += length;
+                Ok(slice)
+            }
             end => {
                 Err(Problem::ExternalRange { file: file.clone(), offset, end: end.unwrap_or(u64::MAX), size }.into())
             }

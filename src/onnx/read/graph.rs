@@ -23,7 +23,7 @@ pub(super) struct Reader {
     pub model: Model,
     /// Whether an initializer that is also an input may be overridden by a caller.
     overridable: bool,
-    external: ExternalFiles,
+    pub external: ExternalFiles,
     warnings: Vec<String>,
     /// The names of the graph being read and those around it, outermost first.
     scopes: Vec<HashMap<String, ValueId>>,

@@ -28,6 +28,8 @@ use graph::Reader;
 #[derive(Clone)]
 pub struct Loaded {
     pub model: Model,
+    /// The size of the file, with the tensors that it keeps in others.
+    pub bytes: u64,
     pub warnings: Vec<String>,
 }
 
@@ -88,12 +90,12 @@ fn decode_with(bytes: Bytes, external: ExternalFiles) -> Result<Loaded, ReadErro
             "the file is written in version {version} of ONNX's format; {newest} is the last known here"
         ));
     }
-    let (model, more) = read_model(proto, external)?;
+    let (model, more, outside) = read_model(proto, external)?;
     warnings.extend(more);
-    Ok(Loaded { model, warnings })
+    Ok(Loaded { model, bytes: bytes.len() as u64 + outside, warnings })
 }
 
-fn read_model(proto: ModelProto, external: ExternalFiles) -> Result<(Model, Vec<String>), ReadError> {
+fn read_model(proto: ModelProto, external: ExternalFiles) -> Result<(Model, Vec<String>, u64), ReadError> {
     let graph = proto.graph.ok_or(Problem::NoGraph)?;
     let mut reader = Reader::new(graph.name(), proto.ir_version.unwrap_or_default(), external);
     reader.model.opsets = read_opsets(proto.opset_import)?;
@@ -117,7 +119,9 @@ fn read_model(proto: ModelProto, external: ExternalFiles) -> Result<(Model, Vec<
         function::read(&mut reader, function).map_err(|error| error.inside(|| place))?;
     }
     function::check_calls(&reader.model)?;
-    Ok(reader.finish())
+    let outside = reader.external.loaded;
+    let (model, warnings) = reader.finish();
+    Ok((model, warnings, outside))
 }
 
 fn read_opsets(imports: Vec<OperatorSetIdProto>) -> Result<OpsetImports, ReadError> {

@@ -1,0 +1,110 @@
+//! The command line.
+//!
+//! Exit codes: 0 done, 1 the check failed, 2 unusable input or arguments.
+
+mod passes;
+mod print;
+mod progress;
+mod settings;
+mod shrink;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::onnx::ReadError;
+use crate::shrink::ShrinkError;
+use settings::Settings;
+
+/// Make an ONNX model small and fast, and tell what it cost
+///
+/// Cleans the graph without changing what it computes, stores large weights in int8, runs the original and the result,
+/// and writes the result. Without options it writes MODEL.small.onnx beside MODEL.onnx.
+#[derive(Parser)]
+#[command(name = "onnxshrink", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(max_term_width = 100, after_help = EXAMPLES)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    shrink: ShrinkArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  onnxshrink model.onnx -o small.onnx                        the default: clean up, int8 weights
+  onnxshrink model.onnx -o small.onnx --data samples.npz     check on real samples
+  onnxshrink model.onnx -o clean.onnx --passes cleanup       exact: only what changes no result
+  onnxshrink model.onnx -o small.onnx --data samples.npz --max-drop 1%
+                                                             write only if accuracy holds
+  onnxshrink ./print                                         a model called like a command
+
+Samples are arrays called like the model's inputs (numpy.savez), with labels `y` if there are any.
+Exit code: 0 done, 1 the check failed, 2 unusable input or arguments.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// List the passes, or explain one with all its options
+    Passes {
+        /// The pass to explain
+        name: Option<String>,
+    },
+    /// Print a model in ONNX's textual syntax
+    Print {
+        /// The model to print
+        model: PathBuf,
+        /// Write out every weight, however large
+        #[arg(long)]
+        weights: bool,
+    },
+}
+
+#[derive(Args)]
+struct ShrinkArgs {
+    /// The model to shrink
+    #[arg(required = true)]
+    model: Option<PathBuf>,
+    /// Read settings from a TOML file: `passes` and any option below by its name; options given here win
+    #[arg(long, value_name = "FILE")]
+    recipe: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// What ends the program with exit code 2.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    #[error(transparent)]
+    Shrink(#[from] ShrinkError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("{}: {problem}", file.display())]
+    Recipe { file: PathBuf, problem: String },
+    #[error("{0}")]
+    Usage(String),
+    #[error("cannot write the report `{}`: {error}", file.display())]
+    Report { file: PathBuf, error: io::Error },
+    #[error("cannot write to standard output: {0}")]
+    Output(io::Error),
+}
+
+/// Does what the arguments of the process ask for.
+pub fn run() -> Result<ExitCode, CliError> {
+    let CommandLine { command, shrink } = CommandLine::parse();
+    match command {
+        None => shrink::run(shrink),
+        Some(Command::Passes { name }) => passes::run(name.as_deref()),
+        Some(Command::Print { model, weights }) => print::run(&model, weights),
+    }
+}
+
+/// Writes to standard output. A reader that has seen enough (`| head`) is no error.
+fn print_out(text: &str) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Output(error)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,192 @@
+//! Everything that can be asked for when a model is shrunk: on the command line and, by the same names, in a recipe.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+use super::CliError;
+
+/// Options of the main command. A recipe is this struct in TOML; whatever the command line gives wins.
+#[derive(clap::Args, Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Settings {
+    /// Where to write the result [default: MODEL.small.onnx beside the model]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// What to do, like `cleanup,quantize(mode=weights)`, which is the default; `onnxshrink passes` lists all;
+    /// an empty text only reads and writes
+    #[arg(long, value_name = "PASSES")]
+    pub passes: Option<String>,
+    /// Put large weights into a second file beside the model
+    #[arg(long)]
+    pub external_data: bool,
+    /// Seed of whatever is chosen at random
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Threads to use [default: all]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+
+    /// Samples to check on, .npz or .npy [default: random inputs, which are weak evidence]
+    #[arg(long, value_name = "FILE", help_heading = "Check")]
+    pub data: Option<PathBuf>,
+    /// Samples for the check alone, where passes learn from --data
+    #[arg(long, value_name = "FILE", help_heading = "Check")]
+    pub test_data: Option<PathBuf>,
+    /// Shape of an input for random inputs, like x=1,3,224,224; can be repeated
+    #[arg(long, value_name = "INPUT=SIZES", help_heading = "Check")]
+    pub shape: Vec<InputShape>,
+    /// Fail if accuracy falls by more, like 1% or 0.01; needs labels
+    #[arg(long, value_name = "SHARE", help_heading = "Check")]
+    pub max_drop: Option<Share>,
+    /// Fail if the mean cosine of an output is lower
+    #[arg(long, value_name = "SHARE", help_heading = "Check")]
+    pub min_cosine: Option<Share>,
+    /// Fail if a smaller share of decisions is the same
+    #[arg(long, value_name = "SHARE", help_heading = "Check")]
+    pub min_agreement: Option<Share>,
+    /// Write the result even if the check fails
+    #[arg(long, help_heading = "Check")]
+    pub force: bool,
+    /// Do not run the models
+    #[arg(long, help_heading = "Check", conflicts_with_all = ["max_drop", "min_cosine", "min_agreement"])]
+    pub no_check: bool,
+
+    /// Write the report as JSON into a file
+    #[arg(long, value_name = "FILE", help_heading = "Report")]
+    pub report: Option<PathBuf>,
+    /// Print the report as JSON
+    #[arg(long, help_heading = "Report")]
+    pub json: bool,
+    /// Print nothing but errors
+    #[arg(short, long, help_heading = "Report")]
+    pub quiet: bool,
+    /// Tell for every node why a pass did not change it
+    #[arg(long, help_heading = "Report")]
+    pub explain: bool,
+    /// Tell how long each pass took
+    #[arg(long, help_heading = "Report")]
+    pub time_passes: bool,
+
+    /// Print the model to standard error after a pass; can be repeated
+    #[arg(long, value_name = "PASS", help_heading = "Debugging")]
+    pub print_ir_after: Vec<String>,
+    /// Verify the model after every pass
+    #[arg(long, help_heading = "Debugging")]
+    pub verify_each: bool,
+    /// Stop after so many runs of passes
+    #[arg(long, value_name = "N", help_heading = "Debugging")]
+    pub stop_after: Option<usize>,
+}
+
+impl Settings {
+    /// Reads a recipe. Paths in it are relative to its folder.
+    pub fn read(file: &Path) -> Result<Settings, CliError> {
+        let problem = |problem: String| CliError::Recipe { file: file.into(), problem };
+        let text = fs::read_to_string(file).map_err(|error| problem(format!("the recipe cannot be read: {error}")))?;
+        let mut recipe: Settings = toml::from_str(&text).map_err(|error| problem(error.to_string()))?;
+        let folder = file.parent().unwrap_or(Path::new(""));
+        for path in [&mut recipe.output, &mut recipe.data, &mut recipe.test_data, &mut recipe.report] {
+            *path = path.take().map(|path| folder.join(path));
+        }
+        Ok(recipe)
+    }
+
+    /// These settings, and those of `recipe` where these say nothing.
+    pub fn over(self, recipe: Settings) -> Settings {
+        let either = |mine: Vec<String>, theirs: Vec<String>| if mine.is_empty() { theirs } else { mine };
+        Settings {
+            output: self.output.or(recipe.output),
+            passes: self.passes.or(recipe.passes),
+            external_data: self.external_data || recipe.external_data,
+            seed: self.seed.or(recipe.seed),
+            threads: self.threads.or(recipe.threads),
+            data: self.data.or(recipe.data),
+            test_data: self.test_data.or(recipe.test_data),
+            shape: if self.shape.is_empty() { recipe.shape } else { self.shape },
+            max_drop: self.max_drop.or(recipe.max_drop),
+            min_cosine: self.min_cosine.or(recipe.min_cosine),
+            min_agreement: self.min_agreement.or(recipe.min_agreement),
+            force: self.force || recipe.force,
+            no_check: self.no_check || recipe.no_check,
+            report: self.report.or(recipe.report),
+            json: self.json || recipe.json,
+            quiet: self.quiet || recipe.quiet,
+            explain: self.explain || recipe.explain,
+            time_passes: self.time_passes || recipe.time_passes,
+            print_ir_after: either(self.print_ir_after, recipe.print_ir_after),
+            verify_each: self.verify_each || recipe.verify_each,
+            stop_after: self.stop_after.or(recipe.stop_after),
+        }
+    }
+}
+
+/// A number from 0 to 1, also written as a percentage.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(try_from = "Written")]
+pub struct Share(pub f64);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Number(f64),
+    Text(String),
+}
+
+impl TryFrom<Written> for Share {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Share, String> {
+        match written {
+            Written::Number(number) => number.to_string().parse(),
+            Written::Text(text) => text.parse(),
+        }
+    }
+}
+
+impl FromStr for Share {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Share, String> {
+        let share = match text.strip_suffix('%') {
+            Some(percent) => percent.trim().parse::<f64>().map(|percent| percent / 100.0),
+            None => text.parse(),
+        };
+        match share {
+            Ok(share) if (0.0..=1.0).contains(&share) => Ok(Share(share)),
+            _ => Err("it is a number from 0 to 1, or a percentage like 1%".into()),
+        }
+    }
+}
+
+/// The shape of an input, as `--shape` gives it.
+#[derive(Clone, Deserialize)]
+#[serde(try_from = "String")]
+pub struct InputShape {
+    pub input: String,
+    pub sizes: Vec<usize>,
+}
+
+impl TryFrom<String> for InputShape {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<InputShape, String> {
+        text.parse()
+    }
+}
+
+impl FromStr for InputShape {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<InputShape, String> {
+        let form = || format!("`{text}` is not of the form x=1,3,224,224");
+        let (input, sizes) = text.rsplit_once('=').filter(|(input, _)| !input.is_empty()).ok_or_else(form)?;
+        let sizes = match sizes.trim() {
+            "" => Vec::new(),
+            sizes => sizes.split(',').map(|size| size.trim().parse()).collect::<Result<_, _>>().map_err(|_| form())?,
+        };
+        Ok(InputShape { input: input.into(), sizes })
+    }
+}

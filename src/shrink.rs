@@ -1,0 +1,232 @@
+//! The flow: read, run the pipeline, check against the original, write.
+
+use std::path::{Path, PathBuf};
+
+use prost::Message;
+use serde::Serialize;
+
+use crate::data::{DEFAULT_COUNT, DataError, Dataset, InputShapes};
+use crate::ir::{Model, VerifierError};
+use crate::measure::{self, Check, CompareError, Comparison, ModelSize};
+use crate::onnx::{self, Names, ReadError, WriteError, WriteOptions, Written};
+use crate::pass::{Context, Needs, NotationError, PassReport, Pipeline, PipelineError};
+use crate::passes;
+
+mod gates;
+
+pub use gates::Gates;
+
+/// What `onnxshrink model.onnx` runs.
+pub const DEFAULT_PIPELINE: &str = "cleanup,quantize(mode=weights)";
+
+/// The part of the data that is held back for the check where passes use the rest.
+const HELD_BACK: f64 = 0.2;
+
+/// What to do with a model.
+#[derive(Default)]
+pub struct Job {
+    pub model: PathBuf,
+    pub output: PathBuf,
+    /// The text of a pipeline; the default one if there is none.
+    pub passes: Option<String>,
+    /// Samples for passes that need them, and for the check.
+    pub data: Option<PathBuf>,
+    /// Samples for the check alone.
+    pub test_data: Option<PathBuf>,
+    /// Shapes of random inputs.
+    pub shapes: InputShapes,
+    pub write: WriteOptions,
+    pub seed: u64,
+    pub gates: Gates,
+    /// Write also what failed the check.
+    pub force: bool,
+    pub skip_check: bool,
+    /// Measure how fast both models are.
+    pub latency: bool,
+}
+
+/// What came of a [`Job`].
+#[derive(Debug, Serialize)]
+pub struct Shrunk {
+    pub version: &'static str,
+    pub model: PathBuf,
+    pub seed: u64,
+    /// The pipeline that ran, with all options.
+    pub pipeline: String,
+    pub passes: Vec<PassReport>,
+    #[serde(flatten)]
+    pub comparison: Comparison,
+    /// Why the check failed; empty if it did not.
+    pub failures: Vec<String>,
+    /// What a user should know though the work was done.
+    pub warnings: Vec<String>,
+    /// Whether the result was no smaller, so that the original stands in its place.
+    pub kept_original: bool,
+    /// The file that was written, none where the check failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<Output>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Output {
+    pub file: PathBuf,
+    pub bytes: u64,
+    /// The file with the weights, under external data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external: Option<PathBuf>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ShrinkError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
+    Notation(#[from] NotationError),
+    #[error("{}: {error}", model.display())]
+    Pipeline { model: PathBuf, error: PipelineError },
+    #[error("the pipeline left the model malformed, which is a mistake in a pass; `--verify-each` tells which: {0}")]
+    Malformed(#[from] VerifierError),
+    #[error("the pass `{pass}` needs {what}; give a file with `--data`")]
+    NoData { pass: &'static str, what: &'static str },
+    #[error(transparent)]
+    Compare(#[from] CompareError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// Told what the work has come to, for a progress bar.
+pub trait Progress: Sync {
+    /// One of `total` samples was run on both models.
+    fn sample(&self, _total: usize) {}
+
+    /// The output is about to be written; what interrupts now should wait.
+    fn writing(&self) {}
+}
+
+impl Progress for () {}
+
+/// Reads a model, runs the pipeline on it, checks the result against the original and writes it.
+pub fn shrink(job: &Job, cx: &mut Context, progress: &dyn Progress) -> Result<Shrunk, ShrinkError> {
+    let pipeline = job.pipeline()?;
+    let original = onnx::read(&job.model)?;
+    let judge = job.samples(&original.model, &pipeline, cx)?;
+
+    let mut small = original.model.clone();
+    let failed = |error| ShrinkError::Pipeline { model: job.model.clone(), error };
+    pipeline.run(&mut small, cx).map_err(failed)?;
+    small.verify()?;
+    note_pipeline(&mut small, &pipeline, job.seed);
+    let kept_original = job.passes.is_none() && encoded_bytes(&small)? >= original.bytes;
+    if kept_original {
+        small = original.model.clone();
+    }
+
+    let check = job.check(&original.model, &small, judge.as_ref(), progress)?;
+    let failures = job.gates.failures(&check, pipeline.effect());
+    let (written, small_bytes) = match failures.is_empty() || job.force {
+        true => {
+            progress.writing();
+            let written = onnx::write(&small, &job.output, &job.write)?;
+            let bytes = written.bytes + written.external.as_ref().map_or(0, |(_, bytes)| *bytes);
+            (Some(written), bytes)
+        }
+        false => (None, encoded_bytes(&small)?),
+    };
+
+    let mut warnings = original.warnings.clone();
+    warnings.extend(written.as_ref().and_then(|written| written.note.clone()));
+    Ok(Shrunk {
+        version: env!("CARGO_PKG_VERSION"),
+        model: job.model.clone(),
+        seed: job.seed,
+        pipeline: pipeline.to_string(),
+        passes: std::mem::take(&mut cx.reports),
+        comparison: Comparison {
+            original: ModelSize::of(&original.model, original.bytes),
+            small: ModelSize::of(&small, small_bytes),
+            check,
+        },
+        failures,
+        warnings,
+        kept_original,
+        output: written.map(|written| Output::of(&job.output, written)),
+    })
+}
+
+impl Job {
+    /// The pipeline with the pass in front that raises older models to the opset that the passes know.
+    fn pipeline(&self) -> Result<Pipeline, NotationError> {
+        let asked = Pipeline::parse(self.passes.as_deref().unwrap_or(DEFAULT_PIPELINE), passes::ALL)?;
+        match asked.is_empty() || asked.contains("upgrade-opset") {
+            true => Ok(asked),
+            false => asked.after_implied("upgrade-opset", passes::ALL),
+        }
+    }
+
+    /// The samples that judge; those that passes may use go into the context.
+    fn samples(&self, model: &Model, pipeline: &Pipeline, cx: &mut Context) -> Result<Option<Dataset>, ShrinkError> {
+        let data = self.data.as_ref().map(|file| Dataset::open(file, model)).transpose()?;
+        let test = self.test_data.as_ref().map(|file| Dataset::open(file, model)).transpose()?;
+        let (needs, step) = pipeline.needs();
+        if let (Needs::Inputs | Needs::Labels, Some(step), None) = (needs, step, &data) {
+            let what = if needs == Needs::Labels { "samples with labels" } else { "samples" };
+            return Err(ShrinkError::NoData { pass: step.name(), what });
+        }
+        let (used, judge) = match (data, test) {
+            (Some(data), None) if needs == Needs::Nothing => (None, Some(data)),
+            (Some(data), None) => {
+                let (used, judge) = data.split(self.seed, HELD_BACK);
+                (Some(used), Some(judge))
+            }
+            (data, test) => (data, test),
+        };
+        cx.data = used;
+        Ok(judge)
+    }
+
+    fn check(
+        &self,
+        original: &Model,
+        small: &Model,
+        judge: Option<&Dataset>,
+        progress: &dyn Progress,
+    ) -> Result<Check, CompareError> {
+        if self.skip_check {
+            return Ok(Check::NotChecked { reason: "skipped on request".into() });
+        }
+        let inputs = match judge {
+            Some(data) => measure::Inputs::Data(data),
+            None => measure::Inputs::Random { shapes: &self.shapes, seed: self.seed, count: DEFAULT_COUNT },
+        };
+        let options = measure::Options { latency: self.latency, progress: &|total| progress.sample(total) };
+        measure::check(original, small, inputs, options)
+    }
+}
+
+impl Output {
+    fn of(file: &Path, written: Written) -> Output {
+        Output { file: file.into(), bytes: written.bytes, external: written.external.map(|(file, _)| file) }
+    }
+}
+
+/// Writes down in the model itself how it was made.
+fn note_pipeline(model: &mut Model, pipeline: &Pipeline, seed: u64) {
+    if pipeline.is_empty() {
+        return;
+    }
+    let notes = [
+        ("onnxshrink.pipeline", pipeline.to_string()),
+        ("onnxshrink.version", env!("CARGO_PKG_VERSION").into()),
+        ("onnxshrink.seed", seed.to_string()),
+    ];
+    let metadata = &mut model.header.notes.metadata;
+    metadata.retain(|(key, _)| notes.iter().all(|(note, _)| note != key));
+    metadata.extend(notes.map(|(key, text)| (key.to_string(), text)));
+}
+
+/// The size of the file that `model` would make.
+fn encoded_bytes(model: &Model) -> Result<u64, WriteError> {
+    Ok(onnx::to_proto(model, &Names::of(model))?.encoded_len() as u64)
+}
