@@ -22,7 +22,7 @@ fn forget_results(model: &mut Model) -> Vec<(ValueId, Option<Type>)> {
 #[test]
 fn inferred_types_and_shapes_agree_with_the_declared_ones() {
     let (mut results, mut typed, mut shaped, mut wrong) = (0, 0, 0, Vec::new());
-    for path in corpus::node_tests() {
+    for path in [corpus::node_tests(), corpus::other_official_tests(), corpus::light_models()].concat() {
         let Ok(loaded) = onnx::read(&path) else { continue };
         let mut model = loaded.model;
         let declared = forget_results(&mut model);
@@ -50,4 +50,19 @@ fn inferred_types_and_shapes_agree_with_the_declared_ones() {
     }
     println!("{results} results: {typed} types and {shaped} fixed shapes inferred");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn operators_in_an_old_form_and_expansions_to_fewer_axes_are_left_open() {
+    let text = r#"
+        <ir_version: 4, opset_import: ["": 11]>
+        old (float[1,2,1] x, int64[1] to) => (y, z) {
+            y = Squeeze <axes = [0]> (x)
+            z = Expand (x, to)
+        }"#;
+    let model = Model::parse(text).expect("the text is a model");
+    let shapes = Shapes::infer(&model);
+    for &output in &model.graph(model.main).outputs {
+        assert_eq!(shapes.fixed(output), None, "{}", model.value(output).name);
+    }
 }

@@ -12,7 +12,6 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::analysis::Shapes;
 use crate::ir::{GraphId, Model, NodeId, OpsetImports, ValueId, op};
 use crate::pass::{Context, Pass, PassError, PassInfo};
 use crate::rewrite::Outcome;
@@ -69,8 +68,7 @@ pub fn raise(model: &mut Model, to: i64) -> Result<Outcome, PassError> {
     if !model.header.training_info.is_empty() {
         return Err(PassError("cannot raise a model with training info: its training graphs would stay behind".into()));
     }
-    let mut raising =
-        Raising { shapes: Shapes::infer(model), model: model.clone(), ranks: HashMap::new(), late: Vec::new() };
+    let mut raising = Raising { model: model.clone(), ranks: HashMap::new(), late: Vec::new() };
     let mut outcome = Outcome::default();
     raising.raise_graph(model.main, None, to, &mut outcome)?;
     for index in 0..model.functions.len() {
@@ -83,8 +81,7 @@ pub fn raise(model: &mut Model, to: i64) -> Result<Outcome, PassError> {
 /// A model on its way up.
 struct Raising {
     model: Model,
-    /// What was known before the first step: of values in the original model only.
-    shapes: Shapes,
+    /// Ranks that were found, of values before opset 7.
     ranks: HashMap<ValueId, usize>,
     late: Vec<Late>,
 }

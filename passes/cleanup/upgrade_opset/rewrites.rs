@@ -95,8 +95,7 @@ impl Raising {
     fn rank(&mut self, value: ValueId) -> Result<usize, &'static str> {
         let (mut value, mut passed) = (value, Vec::new());
         let rank = loop {
-            let known = self.model.constant(value).map(Tensor::rank).or_else(|| self.shapes.rank(value));
-            if let Some(rank) = known.or_else(|| self.ranks.get(&value).copied()) {
+            if let Some(rank) = self.declared_rank(value).or_else(|| self.ranks.get(&value).copied()) {
                 break rank;
             }
             passed.push(value);
@@ -109,6 +108,13 @@ impl Raising {
         };
         self.ranks.extend(passed.into_iter().map(|value| (value, rank)));
         Ok(rank)
+    }
+
+    fn declared_rank(&self, value: ValueId) -> Option<usize> {
+        match self.model.constant(value) {
+            Some(tensor) => Some(tensor.rank()),
+            None => Some(self.model.value(value).ty.as_ref()?.as_tensor()?.shape.as_ref()?.len()),
+        }
     }
 
     /// What new values at `node` are named after.
@@ -277,7 +283,8 @@ pub fn gemm_broadcast(at: &mut Raising, node: NodeId) -> Raised {
 /// A vector of slopes was one for each channel, the second axis.
 pub fn slope_of_channels(at: &mut Raising, node: NodeId) -> Raised {
     let (x, slope) = (at.operand(node, 0)?, at.operand(node, 1)?);
-    if at.shapes.fixed(slope).is_some_and(|shape| shape.iter().product::<usize>() == 1) || at.rank(slope)? != 1 {
+    let single = at.model.constant(slope).is_some_and(|slope| slope.len() == 1);
+    if single || at.rank(slope)? != 1 {
         return Ok(());
     }
     let behind = at.rank(x)?.saturating_sub(2);

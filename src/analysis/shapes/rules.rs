@@ -12,6 +12,18 @@ pub fn result_shapes(node: &Node, operands: &[Option<SymTensor>], symbols: &mut 
     if !node.domain.is_empty() {
         return None;
     }
+    // The form of before opset 18, of which the rules below know nothing.
+    let old: &[&str] = match node.op.as_str() {
+        "Squeeze" | "Unsqueeze" => &["axes"],
+        "Slice" => &["starts"],
+        "Split" => &["split"],
+        "Pad" => &["pads"],
+        op if op.starts_with("Reduce") => &["axes"],
+        _ => &[],
+    };
+    if old.iter().any(|attr| node.attrs.contains_key(*attr)) {
+        return None;
+    }
     let attrs = Attributes(node);
     let infer = |rule: &dyn InferShapes, symbols: &mut SymbolGen| {
         rule.infer_shapes(InferShapesContext::new(operands), symbols).ok()
@@ -148,8 +160,9 @@ pub fn result_shapes(node: &Node, operands: &[Option<SymTensor>], symbols: &mut 
             infer(&ReductionOp { axes: Some(&axes), keep_dims }, symbols)?
         }
 
+        // Of convolutions as of pools, the rules of the crate forget the third axis of a volume.
         "Conv" => {
-            let spatial = rank?.checked_sub(2)?;
+            let spatial = rank?.checked_sub(2).filter(|&spatial| spatial <= 2)?;
             let window = Window::read(&attrs, spatial)?;
             infer(
                 &ops::Conv { dilations: &window.dilations, padding: window.padding(), strides: &window.strides },
@@ -157,7 +170,7 @@ pub fn result_shapes(node: &Node, operands: &[Option<SymTensor>], symbols: &mut 
             )?
         }
         "ConvTranspose" if attrs.ints("output_shape").is_none() => {
-            let spatial = rank?.checked_sub(2)?;
+            let spatial = rank?.checked_sub(2).filter(|&spatial| spatial <= 2)?;
             let window = Window::read(&attrs, spatial)?;
             let output_padding = attrs.sizes("output_padding");
             infer(
@@ -172,7 +185,6 @@ pub fn result_shapes(node: &Node, operands: &[Option<SymTensor>], symbols: &mut 
             )?
         }
         "AveragePool" | "LpPool" | "MaxPool" => {
-            // The rule of the crate forgets the third axis of a volume.
             let kernel_size = attrs.sizes("kernel_shape").filter(|kernel| kernel.len() <= 2)?;
             let window = Window::read(&attrs, kernel_size.len())?;
             let mut pooled = infer(
@@ -208,7 +220,15 @@ pub fn result_shapes(node: &Node, operands: &[Option<SymTensor>], symbols: &mut 
         "Flatten" => infer(&ops::Flatten { axis: attrs.i32("axis", 1)? }, symbols)?,
         "Squeeze" => infer(&ops::Squeeze, symbols)?,
         "Unsqueeze" => infer(&ops::Unsqueeze, symbols)?,
-        "Expand" => infer(&ops::Expand, symbols)?,
+        "Expand" => {
+            // The rule takes an unknown shape for one of at least the rank of what is expanded.
+            let to = operands.get(1)?.as_ref()?;
+            let shorter = matches!(shape_of(1)?[..], [SymExpr::Value(length)] if length < i32::try_from(rank?).ok()?);
+            if to.values().is_none() && shorter {
+                return None;
+            }
+            infer(&ops::Expand, symbols)?
+        }
         "Tile" => infer(&ops::Tile, symbols)?,
         "Transpose" => {
             let perm = attrs.sizes("perm");
