@@ -159,7 +159,8 @@ pub struct Draft {
 
 enum Step {
     Constant(&'static str, Tensor),
-    Node(Operation, usize),
+    /// An operation, the number of its results, and the names of node and result where they are taken over.
+    Node(Operation, usize, Option<(String, String)>),
 }
 
 impl Draft {
@@ -179,16 +180,23 @@ impl Draft {
     /// The node that computes `value`, once more over other operands.
     pub fn again(&mut self, model: &Model, value: ValueId, replace: &[(ValueId, ValueId)]) -> ValueId {
         let node = model.producer(value).expect("only nodes are drawn again");
-        self.add(model.node(node).with_operands(replace))
+        self.instead(model, value, model.node(node).with_operands(replace))
+    }
+
+    /// A node that takes the names of `value` and its producer, which go with the root.
+    pub fn instead(&mut self, model: &Model, value: ValueId, operation: impl Into<Operation>) -> ValueId {
+        let node = model.producer(value).expect("only nodes are replaced");
+        let names = (model.node(node).name.clone(), model.value(value).name.clone());
+        self.push(Step::Node(operation.into(), 1, Some(names)), 1)[0]
     }
 
     pub fn add(&mut self, operation: impl Into<Operation>) -> ValueId {
-        self.push(Step::Node(operation.into(), 1), 1)[0]
+        self.push(Step::Node(operation.into(), 1, None), 1)[0]
     }
 
     /// A node with several results.
     pub fn add_many(&mut self, operation: impl Into<Operation>, results: usize) -> Vec<ValueId> {
-        self.push(Step::Node(operation.into(), results), results)
+        self.push(Step::Node(operation.into(), results, None), results)
     }
 
     /// Ends the draft: `operation` takes the root's place. A root with several results keeps them all.
@@ -238,8 +246,17 @@ impl Rewrite {
                 Step::Constant(role, tensor) => {
                     model.add_constant(graph, &format!("{base}.{role}"), tensor);
                 }
-                Step::Node(operation, results) => {
-                    let results = model.insert_many_before(root, operation, &base, results);
+                Step::Node(operation, results, names) => {
+                    // Runtimes refuse two nodes of one name.
+                    let name = match made.iter().filter(|&&other| model.node(other).op == operation.op).count() {
+                        0 => format!("{base}.{}", operation.op),
+                        before => format!("{base}.{}.{}", operation.op, before + 1),
+                    };
+                    let (node_name, value_name) = names.unwrap_or_else(|| (name.clone(), name));
+                    let results = model.insert_many_before(root, operation, &value_name, results);
+                    if let Some(node) = results.first().and_then(|&value| model.producer(value)) {
+                        model.rename_node(node, &node_name);
+                    }
                     made.extend(results.first().and_then(|&value| model.producer(value)));
                 }
             };

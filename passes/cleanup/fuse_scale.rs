@@ -186,7 +186,7 @@ fn gain_rank(at: &Site) -> Match<usize> {
 /// Draws the layer anew, then what lies between it and the root: `through`, last first.
 fn rebuild(at: &Site, mut new: Draft, layer: ValueId, operation: Operation, through: &[ValueId]) -> Match<Rewrite> {
     let (&last, between) = through.split_first().ok_or(Miss("the layer is next to it"))?;
-    let (mut old, mut value) = (layer, new.add(operation));
+    let (mut old, mut value) = (layer, new.instead(at.model, layer, operation));
     for &step in between.iter().rev() {
         (old, value) = (step, new.again(at.model, step, &[(old, value)]));
     }

@@ -116,6 +116,11 @@ impl Model {
         self.revision += 1;
     }
 
+    pub fn rename_node(&mut self, node: NodeId, name: &str) {
+        self.nodes[node].name = name.into();
+        self.revision += 1;
+    }
+
     /// The notes of a value, outside what it computes.
     pub fn value_notes_mut(&mut self, value: ValueId) -> &mut Notes {
         self.revision += 1;
