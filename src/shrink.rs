@@ -92,6 +92,8 @@ pub enum ShrinkError {
     NoData { pass: &'static str, what: &'static str },
     #[error(transparent)]
     Compare(#[from] CompareError),
+    #[error("cannot write `{}`: {problem}", file.display())]
+    Output { file: PathBuf, problem: String },
     #[error(transparent)]
     Write(#[from] WriteError),
 }
@@ -110,6 +112,7 @@ impl Progress for () {}
 /// Reads a model, runs the pipeline on it, checks the result against the original and writes it.
 pub fn shrink(job: &Job, cx: &mut Context, progress: &dyn Progress) -> Result<Shrunk, ShrinkError> {
     let pipeline = job.pipeline()?;
+    job.check_output()?;
     let original = onnx::read(&job.model)?;
     let judge = job.samples(&original.model, &pipeline, cx)?;
 
@@ -162,6 +165,20 @@ impl Job {
         match asked.is_empty() || asked.contains("upgrade-opset") {
             true => Ok(asked),
             false => asked.after_implied("upgrade-opset", passes::ALL),
+        }
+    }
+
+    /// Whether there is a place to write to, found out before the work.
+    fn check_output(&self) -> Result<(), ShrinkError> {
+        let problem = |problem| Err(ShrinkError::Output { file: self.output.clone(), problem });
+        if self.output.is_dir() {
+            return problem("it is a directory; name a file in it".into());
+        }
+        match self.output.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+                problem(format!("there is no folder `{}`; make it first", folder.display()))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 the check failed, 2 unusable input or arguments.
 
+mod compare;
 mod passes;
 mod print;
 mod progress;
@@ -46,6 +47,8 @@ Exit code: 0 done, 1 the check failed, 2 unusable input or arguments.";
 
 #[derive(Subcommand)]
 enum Command {
+    /// Compare two models on the same inputs
+    Compare(compare::CompareArgs),
     /// List the passes, or explain one with all its options
     Passes {
         /// The pass to explain
@@ -95,6 +98,7 @@ pub fn run() -> Result<ExitCode, CliError> {
     let CommandLine { command, shrink } = CommandLine::parse();
     match command {
         None => shrink::run(shrink),
+        Some(Command::Compare(args)) => compare::run(args),
         Some(Command::Passes { name }) => passes::run(name.as_deref()),
         Some(Command::Print { model, weights }) => print::run(&model, weights),
     }

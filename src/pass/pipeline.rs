@@ -212,9 +212,11 @@ fn run_step(step: &Step, model: &mut Model, cx: &mut Context) -> Result<ControlF
         return Ok(ControlFlow::Break(()));
     }
 
-    let (before, start) = (model.revision(), Instant::now());
+    // The imported operator sets are no part of a graph, so that the revision does not tell of them.
+    let state = |model: &Model| (model.revision(), model.opsets.clone());
+    let (before, start) = (state(model), Instant::now());
     step.pass.run(model, cx).map_err(failed)?;
-    let (changed, time) = (model.revision() != before, start.elapsed());
+    let (changed, time) = (state(model) != before, start.elapsed());
 
     let (outcomes, notes) = (std::mem::take(&mut cx.outcomes), std::mem::take(&mut cx.notes));
     let written = format!("{step:#}");

@@ -1,0 +1,84 @@
+//! `onnxshrink compare`.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::progress::Line;
+use super::settings::{InputShape, Share};
+use super::{CliError, print_out};
+use crate::data::{DEFAULT_COUNT, Dataset};
+use crate::measure::{self, Inputs, Options};
+use crate::onnx;
+use crate::pass::Effect;
+use crate::report::{self, ComparisonTable};
+use crate::shrink::{Gates, Progress, ShrinkError};
+
+#[derive(clap::Args)]
+pub struct CompareArgs {
+    /// The model that is taken for right
+    original: PathBuf,
+    /// The model to compare with it
+    small: PathBuf,
+    /// Samples to run both on, .npz or .npy [default: random inputs, which are weak evidence]
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// Shape of an input for random inputs, like x=1,3,224,224; can be repeated
+    #[arg(long, value_name = "INPUT=SIZES")]
+    shape: Vec<InputShape>,
+    /// Seed of random inputs
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Fail if accuracy falls by more, like 1% or 0.01; needs labels
+    #[arg(long, value_name = "SHARE")]
+    max_drop: Option<Share>,
+    /// Fail if the mean cosine of an output is lower
+    #[arg(long, value_name = "SHARE")]
+    min_cosine: Option<Share>,
+    /// Fail if a smaller share of decisions is the same
+    #[arg(long, value_name = "SHARE")]
+    min_agreement: Option<Share>,
+    /// Write the report as JSON into a file
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: CompareArgs) -> Result<ExitCode, CliError> {
+    let (original, small) = (onnx::read(&args.original)?, onnx::read(&args.small)?);
+    let data = args.data.as_ref().map(|file| Dataset::open(file, &original.model)).transpose();
+    let data = data.map_err(ShrinkError::from)?;
+    let shapes = args.shape.iter().map(|shape| (shape.input.clone(), shape.sizes.clone())).collect();
+    let inputs = match &data {
+        Some(data) => Inputs::Data(data),
+        None => Inputs::Random { shapes: &shapes, seed: args.seed, count: DEFAULT_COUNT },
+    };
+    let line = Line::new(false);
+    let options = Options { latency: true, progress: &|total| line.sample(total) };
+    let compared = measure::compare((&original.model, original.bytes), (&small.model, small.bytes), inputs, options);
+    line.finish();
+    let comparison = compared.map_err(ShrinkError::from)?;
+
+    if let Some(file) = &args.report {
+        let written = fs::write(file, report::json(&comparison));
+        written.map_err(|error| CliError::Report { file: file.clone(), error })?;
+    }
+    print_out(&match args.json {
+        true => report::json(&comparison),
+        false => format!("{}\n", ComparisonTable(&comparison)),
+    })?;
+    let share = |share: Option<Share>| share.map(|share| share.0);
+    let gates = Gates {
+        max_drop: share(args.max_drop),
+        min_cosine: share(args.min_cosine),
+        min_agreement: share(args.min_agreement),
+    };
+    let failures = gates.failures(&comparison.check, Effect::Lossy);
+    if failures.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("the check failed: {}", failures.join("; "));
+    Ok(ExitCode::from(1))
+}
