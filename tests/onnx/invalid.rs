@@ -43,7 +43,7 @@ fn a_file_without_permission_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("locked.onnx");
     fs::write(&path, b"x").unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     if fs::read(&path).is_ok() {
         return eprintln!("this user may read every file: nothing was tested");
     }
