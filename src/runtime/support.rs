@@ -86,7 +86,7 @@ pub(super) fn check(model: &Model, id: NodeId, attrs: &Attrs) -> Result<(), Runt
             },
             _ => Ok(()),
         };
-        held.or_else(|why| no(why))?;
+        held.or_else(&no)?;
     }
     let (own, of_model) = (model.opsets_of(node.graph).onnx(), model.opsets.onnx());
     if own != of_model && own.is_some() && of_model.is_some() {
@@ -94,7 +94,7 @@ pub(super) fn check(model: &Model, id: NodeId, attrs: &Attrs) -> Result<(), Runt
         let (own, of_model) = (version(own), version(of_model));
         return no(format!("its function is written in operator set {own}, the model in {of_model}"));
     }
-    node.outputs.iter().flatten().try_for_each(|&out| value_type(model.value(out)).or_else(|why| no(why)))
+    node.outputs.iter().flatten().try_for_each(|&out| value_type(model.value(out)).or_else(&no))
 }
 
 /// Whether tract has values of this declared type; a value without one passes.
