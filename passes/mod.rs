@@ -14,7 +14,9 @@ pub const ALL: &[PassInfo] = &[
 
 /// The passes of `cleanup`, in the order they run.
 const CLEANUP: &[PassInfo] = &[
+    cleanup::constants_to_initializers::INFO,
     cleanup::inline_functions::INFO,
+    cleanup::fold_constants::INFO,
     cleanup::inline_branches::INFO,
     cleanup::merge_initializers::INFO,
     cleanup::eliminate_common_subexpressions::INFO,

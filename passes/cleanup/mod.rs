@@ -1,11 +1,13 @@
 //! Exact passes: the model computes what it computed before.
 
 mod affine;
+pub mod constants_to_initializers;
 pub mod eliminate_common_subexpressions;
 pub mod eliminate_dead_nodes;
 pub mod eliminate_identity;
 pub mod eliminate_noops;
 pub mod eliminate_unused_initializers;
+pub mod fold_constants;
 pub mod fuse_batchnorm;
 pub mod fuse_clip;
 pub mod fuse_matmul_add;

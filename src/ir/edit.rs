@@ -276,6 +276,20 @@ impl Model {
         self.sweep(old);
     }
 
+    /// Lets `value`, the result of a node, be a constant. Readers, name and graph outputs are untouched; the node goes if
+    /// nothing else needs it.
+    pub fn define_constant(&mut self, value: ValueId, tensor: impl Into<Tensor>) {
+        let old = self.producer(value).expect("only node results are redefined");
+        self.release(old, value);
+        self.values[value].def = ValueDef::Constant(tensor.into());
+        let is_output = self.is_output(value);
+        self.values[value].ty.take_if(|_| !is_output);
+        let graph = self.values[value].graph;
+        self.graphs[graph].initializers.push(value);
+        self.revision += 1;
+        self.sweep(old);
+    }
+
     /// Makes every reader of `old` read `new` instead.
     pub fn replace_uses(&mut self, old: ValueId, new: ValueId) {
         for place in std::mem::take(&mut self.values[old].uses) {

@@ -4,12 +4,20 @@
 //!   copied once into tract's memory and shared by all plans.
 //! - [`support`] knows what tract cannot run, so that it is said before any work, with the node's name.
 //! - [`runner`] makes plans for concrete input shapes and runs them.
+//! - [`foldable`] lists the operators whose results in tract are trusted in a written file.
 
 mod encode;
 mod error;
+mod foldable;
 mod runner;
 mod support;
 mod tensor;
 
 pub use error::RuntimeError;
 pub use runner::Runner;
+
+/// Whether constants may be folded through the operator: what tract computes is what ONNX defines.
+pub fn is_foldable(domain: &str, op: &str) -> bool {
+    let name = if domain.is_empty() { op.to_string() } else { format!("{domain}:{op}") };
+    foldable::FOLDABLE.binary_search(&name.as_str()).is_ok()
+}

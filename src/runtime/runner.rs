@@ -1,9 +1,12 @@
 //! Plans for concrete shapes, and running them.
 
+use std::cell::Cell;
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Once, OnceLock};
 
+use indexmap::IndexSet;
 use rayon::prelude::*;
 use tract_onnx::prelude::{
     InferenceFact, InferenceModel, InferenceModelExt, IntoTValue, TVec, TractResult, TypedFact, TypedRunnableModel,
@@ -32,6 +35,8 @@ pub struct Runner {
     /// None where no output needs a node.
     template: Option<Template>,
     plans: Mutex<Vec<(Key, Slot)>>,
+    /// Whether plans are made for the values of small inputs, since tract needs some of them: shapes, axes, scales.
+    by_value: AtomicBool,
 }
 
 struct Declared {
@@ -54,9 +59,18 @@ struct Template {
     inputs: Vec<usize>,
 }
 
-/// The shapes of the given inputs; none for an input that keeps its default.
-type Key = Vec<Option<Vec<usize>>>;
-type Slot = Arc<OnceLock<Result<Arc<TypedRunnableModel>, RuntimeError>>>;
+/// What a plan is made for, input by input.
+type Key = Vec<Known>;
+
+#[derive(Clone, PartialEq)]
+enum Known {
+    Default,
+    Shape(Vec<usize>),
+    Value(Tensor),
+}
+
+type Plan = Arc<TypedRunnableModel>;
+type Slot = Arc<OnceLock<Result<Plan, RuntimeError>>>;
 
 impl Runner {
     /// # Errors
@@ -68,7 +82,7 @@ impl Runner {
     /// Runs only what `outputs` need: values of the main graph, in any order.
     pub fn with_outputs(model: &Model, outputs: &[ValueId]) -> Result<Runner, RuntimeError> {
         let graph = model.graph(model.main);
-        let mut computed = Vec::new();
+        let mut computed = IndexSet::new();
         let mut from = Vec::new();
         for &value in outputs {
             from.push(match &model.value(value).def {
@@ -81,22 +95,16 @@ impl Runner {
                     let name = &model.value(value).name;
                     return Err(RuntimeError::UnsupportedValue(format!("its output `{name}` is a sparse constant")));
                 }
-                ValueDef::Node(_) => {
-                    let known = computed.iter().position(|&other| other == value);
-                    Output::Computed(known.unwrap_or_else(|| {
-                        computed.push(value);
-                        computed.len() - 1
-                    }))
-                }
+                ValueDef::Node(_) => Output::Computed(computed.insert_full(value).0),
             });
         }
-        let encoded = encode(model, &computed)?;
+        let encoded = encode(model, &computed.iter().copied().collect::<Vec<_>>())?;
         let inputs = encoded.inputs.iter().map(|input| Declared::of(model, input)).collect();
         let template = match computed.is_empty() {
             true => None,
             false => Some(Template::parse(encoded)?),
         };
-        Ok(Runner { inputs, outputs: from, template, plans: Mutex::default() })
+        Ok(Runner { inputs, outputs: from, template, plans: Mutex::default(), by_value: AtomicBool::new(false) })
     }
 
     /// Runs the model on one sample. `inputs` stand in the order of the graph's inputs; those that have a default may be
@@ -106,14 +114,13 @@ impl Runner {
         let computed = match &self.template {
             None => Vec::new(),
             Some(template) => {
-                let plan = self.plan(template, &given)?;
-                let inputs: TVec<_> = given
-                    .iter()
-                    .flatten()
-                    .zip(self.inputs.iter().zip(&given).filter(|(_, given)| given.is_some()))
-                    .map(|(tensor, (input, _))| {
-                        let tensor = to_tract(tensor).ok_or_else(|| input.wrong("has strings that are not UTF-8"))?;
-                        Ok(tensor.into_tvalue())
+                let (key, plan) = self.plan(template, &given)?;
+                let open =
+                    key.iter().zip(self.inputs.iter().zip(&given)).filter(|(of, _)| matches!(of, Known::Shape(_)));
+                let inputs: TVec<_> = open
+                    .map(|(_, (input, tensor))| {
+                        let tensor = tensor.and_then(to_tract);
+                        Ok(tensor.ok_or_else(|| input.wrong("has strings that are not UTF-8"))?.into_tvalue())
                     })
                     .collect::<Result<_, RuntimeError>>()?;
                 guarded(|| plan.run(inputs)?.into_iter().map(from_tract).collect::<TractResult<Vec<_>>>())?
@@ -160,12 +167,32 @@ impl Runner {
         Ok(given)
     }
 
-    fn plan(&self, template: &Template, given: &[Option<&Tensor>]) -> Result<Arc<TypedRunnableModel>, RuntimeError> {
-        let key: Key = given.iter().map(|tensor| tensor.map(|tensor| tensor.shape().to_vec())).collect();
+    /// A plan for what is given, and what it was made for.
+    fn plan(&self, template: &Template, given: &[Option<&Tensor>]) -> Result<(Key, Plan), RuntimeError> {
+        let key = |by_value| -> Key {
+            let known = |tensor: &Option<&Tensor>| match tensor {
+                None => Known::Default,
+                Some(tensor) if by_value && is_parameter(tensor) => Known::Value((*tensor).clone()),
+                Some(tensor) => Known::Shape(tensor.shape().to_vec()),
+            };
+            given.iter().map(known).collect()
+        };
+        let by_value = self.by_value.load(Ordering::Relaxed);
+        match self.cached(template, key(by_value), given) {
+            Err(error) if !by_value && given.iter().flatten().any(|tensor| is_parameter(tensor)) => {
+                let plan = self.cached(template, key(true), given).map_err(|_| error)?;
+                self.by_value.store(true, Ordering::Relaxed);
+                Ok(plan)
+            }
+            plan => plan,
+        }
+    }
+
+    fn cached(&self, template: &Template, key: Key, given: &[Option<&Tensor>]) -> Result<(Key, Plan), RuntimeError> {
         let slot = {
             let mut plans = self.plans.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             let known = plans.iter().position(|(of, _)| *of == key);
-            let entry = known.map_or_else(|| (key, Slot::default()), |index| plans.remove(index));
+            let entry = known.map_or_else(|| (key.clone(), Slot::default()), |index| plans.remove(index));
             let slot = entry.1.clone();
             plans.push(entry);
             if plans.len() > PLANS {
@@ -173,8 +200,14 @@ impl Runner {
             }
             slot
         };
-        slot.get_or_init(|| guarded(|| template.plan(&self.inputs, given))).clone()
+        let plan = slot.get_or_init(|| guarded(|| template.plan(&self.inputs, &key, given))).clone()?;
+        Ok((key, plan))
     }
+}
+
+/// Whether `tensor` may be a shape, an axis or a scale.
+fn is_parameter(tensor: &Tensor) -> bool {
+    tensor.rank() <= 1 && tensor.len() <= 64
 }
 
 impl Declared {
@@ -247,18 +280,19 @@ impl Template {
         })
     }
 
-    fn plan(&self, inputs: &[Declared], given: &[Option<&Tensor>]) -> TractResult<Arc<TypedRunnableModel>> {
+    fn plan(&self, inputs: &[Declared], key: &[Known], given: &[Option<&Tensor>]) -> TractResult<Plan> {
         let mut plan = Template { model: self.model.clone(), inputs: self.inputs.clone() };
         let mut open = Vec::new();
-        for ((input, tensor), &node) in inputs.iter().zip(given).zip(&self.inputs) {
-            match (tensor, &input.default) {
-                (Some(tensor), _) => {
+        for (((input, known), tensor), &node) in inputs.iter().zip(key).zip(given).zip(&self.inputs) {
+            match (known, tensor, &input.default) {
+                (Known::Shape(shape), Some(tensor), _) => {
                     let dtype = datum_type(tensor.dtype()).expect("checked when it was given");
-                    plan.model.set_outlet_fact(node.into(), InferenceFact::dt_shape(dtype, tensor.shape()))?;
+                    plan.model.set_outlet_fact(node.into(), InferenceFact::dt_shape(dtype, shape))?;
                     open.push(node.into());
                 }
-                (None, Some(default)) => plan.set_constant(node, default)?,
-                (None, None) => unreachable!("an input without a default is given"),
+                (Known::Value(value), ..) => plan.set_constant(node, value)?,
+                (.., Some(default)) => plan.set_constant(node, default)?,
+                (.., None) => unreachable!("an input without a default is given"),
             }
         }
         plan.model.set_input_outlets(&open)?;
@@ -275,9 +309,25 @@ impl Template {
     }
 }
 
-/// Calls into tract, whose errors and panics become errors of ours.
+thread_local! {
+    static IN_TRACT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls into tract, whose errors and panics become errors of ours. Its panics are not printed as well.
 fn guarded<T>(call: impl FnOnce() -> TractResult<T>) -> Result<T, RuntimeError> {
-    let why = match catch_unwind(AssertUnwindSafe(call)) {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let print = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            if !IN_TRACT.get() {
+                print(panic);
+            }
+        }));
+    });
+    let outside = IN_TRACT.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(call));
+    IN_TRACT.set(outside);
+    let why = match result {
         Ok(Ok(result)) => return Ok(result),
         Ok(Err(error)) => format!("{error:#}"),
         Err(panic) => match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
