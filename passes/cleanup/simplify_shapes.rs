@@ -61,7 +61,7 @@ fn replace_known(model: &mut Model, shapes: &Shapes) -> [(&'static str, usize); 
             continue;
         }
         let held = (graph, dtype, is_scalar, elements.to_vec());
-        if let Some(&earlier) = seen.get(&held) {
+        if let Some(&earlier) = seen.get(&held).filter(|&&earlier| model.is_value_live(earlier)) {
             replace(model, node, value, earlier);
             counts[1].1 += 1;
             continue;

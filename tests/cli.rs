@@ -1,0 +1,187 @@
+//! The command line as a user meets it: texts are golden in `testdata/cli`, effects on files are tested here.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+const MODEL: &str = "testdata/models/mnist_resdw_bn.onnx";
+const DATA: &str = "testdata/models/mnist_resdw.npz";
+
+#[test]
+fn texts_are_as_the_golden_files_have_them() {
+    fs::create_dir_all("target/cli").unwrap();
+    fs::write("target/cli/empty.onnx", "").unwrap();
+    fs::write("target/cli/recipe.toml", "passes = \"\"\nmax-dorp = 0.1\n").unwrap();
+    trycmd::TestCases::new().case("testdata/cli/*.trycmd");
+}
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_onnxshrink")).args(arguments).output().expect("the program starts")
+}
+
+fn code(arguments: &[&str]) -> i32 {
+    let output = run(arguments);
+    output.status.code().unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// A folder of its own for each test.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+fn path(folder: &tempfile::TempDir, name: &str) -> (PathBuf, String) {
+    let path = folder.path().join(name);
+    (path.clone(), path.to_str().expect("UTF-8").into())
+}
+
+fn files(folder: &tempfile::TempDir) -> Vec<String> {
+    let entries = fs::read_dir(folder.path()).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn metadata(file: &Path) -> Vec<(String, String)> {
+    onnxshrink::onnx::read(file).unwrap().model.header.notes.metadata
+}
+
+#[test]
+fn the_default_writes_a_smaller_model_that_says_how_it_was_made() {
+    let folder = folder();
+    let (out, out_text) = path(&folder, "small.onnx");
+    assert_eq!(code(&[MODEL, "--data", DATA, "-o", &out_text, "--seed", "7", "--min-cosine", "0.99"]), 0);
+    assert!(fs::metadata(&out).unwrap().len() * 3 < fs::metadata(MODEL).unwrap().len());
+    let metadata = metadata(&out);
+    let note = |key: &str| &metadata.iter().find(|(name, _)| name == key).unwrap().1;
+    assert_eq!(note("onnxshrink.seed"), "7");
+    assert_eq!(note("onnxshrink.version"), env!("CARGO_PKG_VERSION"));
+    let pipeline = note("onnxshrink.pipeline");
+    assert!(pipeline.starts_with("upgrade-opset(to=18),repeat("), "{pipeline}");
+    assert!(pipeline.contains("quantize(mode=weights,"), "{pipeline}");
+    let again = onnxshrink::pass::Pipeline::parse(pipeline, onnxshrink::passes::ALL).unwrap();
+    assert_eq!(again.to_string(), *pipeline);
+    assert_eq!(files(&folder), ["small.onnx"]);
+}
+
+#[test]
+fn an_empty_pipeline_writes_the_same_message() {
+    let folder = folder();
+    let (out, out_text) = path(&folder, "same.onnx");
+    assert_eq!(code(&[MODEL, "--passes", "", "-o", &out_text, "--quiet"]), 0);
+    let bytes = |file: &Path| onnxshrink::onnx::encode(&onnxshrink::onnx::read(file).unwrap().model).unwrap();
+    assert_eq!(bytes(&out), bytes(Path::new(MODEL)));
+}
+
+#[test]
+fn input_and_output_may_be_the_same_file() {
+    let folder = folder();
+    let (model, text) = path(&folder, "model.onnx");
+    fs::copy(MODEL, &model).unwrap();
+    assert_eq!(code(&[&text, "-o", &text, "-q"]), 0);
+    assert!(fs::metadata(&model).unwrap().len() * 3 < fs::metadata(MODEL).unwrap().len());
+    assert_eq!(files(&folder), ["model.onnx"]);
+}
+
+#[test]
+fn without_an_output_the_result_lies_beside_the_model() {
+    let folder = folder();
+    let (model, text) = path(&folder, "model.onnx");
+    fs::copy(MODEL, &model).unwrap();
+    assert_eq!(code(&[&text, "-q"]), 0);
+    assert_eq!(files(&folder), ["model.onnx", "model.small.onnx"]);
+}
+
+#[test]
+fn a_gate_that_fails_writes_nothing_unless_forced() {
+    let folder = folder();
+    let (out, out_text) = path(&folder, "small.onnx");
+    fs::write(&out, "old").unwrap();
+    let arguments = [MODEL, "--data", DATA, "-o", &out_text, "--min-cosine", "1", "-q"];
+    assert_eq!(code(&arguments), 1);
+    assert_eq!(fs::read(&out).unwrap(), b"old");
+    assert_eq!(code(&[&arguments[..], &["--force"]].concat()), 1);
+    assert!(onnxshrink::onnx::read(&out).is_ok());
+    assert_eq!(files(&folder), ["small.onnx"]);
+}
+
+#[test]
+fn a_gate_on_accuracy_needs_labels() {
+    let folder = folder();
+    let (_, out) = path(&folder, "small.onnx");
+    assert_eq!(code(&[MODEL, "-o", &out, "--max-drop", "1%", "-q"]), 1);
+    assert_eq!(code(&[MODEL, "-o", &out, "--max-drop", "1%", "-q", "--data", DATA]), 0);
+}
+
+#[test]
+fn a_bad_run_leaves_the_old_output_alone() {
+    let folder = folder();
+    let (out, out_text) = path(&folder, "small.onnx");
+    fs::write(&out, "old").unwrap();
+    for bad in [&["Cargo.toml"][..], &[MODEL, "--data", "testdata/models/spam_tf.npz"], &[MODEL, "--passes", "nope"]] {
+        assert_eq!(code(&[bad, &["-o", &out_text]].concat()), 2, "{bad:?}");
+    }
+    assert_eq!(fs::read(&out).unwrap(), b"old");
+    assert_eq!(files(&folder), ["small.onnx"]);
+}
+
+#[test]
+fn a_recipe_gives_what_the_command_line_does_not() {
+    let folder = folder();
+    let (recipe, recipe_text) = path(&folder, "recipe.toml");
+    fs::write(&recipe, "passes = \"cleanup\"\noutput = \"clean.onnx\"\nseed = 3\nmin-cosine = \"99%\"\nquiet = true\n")
+        .unwrap();
+    assert_eq!(code(&[MODEL, "--recipe", &recipe_text, "--seed", "4"]), 0);
+    let metadata = metadata(&folder.path().join("clean.onnx"));
+    assert!(metadata.contains(&("onnxshrink.seed".into(), "4".into())), "{metadata:?}");
+    assert!(metadata.iter().all(|(_, text)| !text.contains("quantize")));
+}
+
+#[test]
+fn the_json_report_is_all_that_is_printed_and_equals_the_file() {
+    let folder = folder();
+    let (report, report_text) = path(&folder, "report.json");
+    let (_, out) = path(&folder, "small.onnx");
+    let output = run(&[MODEL, "-o", &out, "--json", "--report", &report_text]);
+    let printed: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON and nothing else");
+    assert_eq!(printed["check"]["state"], "done");
+    assert_eq!(printed["original"]["nodes"], 49);
+    assert_eq!(fs::read(report).unwrap(), output.stdout);
+    assert!(output.stderr.is_empty());
+}
+
+#[test]
+fn a_reader_that_stops_early_is_no_error() {
+    let child = Command::new(env!("CARGO_BIN_EXE_onnxshrink"))
+        .args(["print", MODEL, "--weights"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut child = child;
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_no_panic() {
+    if !Path::new("/dev/full").exists() {
+        println!("there is no /dev/full here");
+        return;
+    }
+    let output = run(&[MODEL, "-o", "/dev/full", "--no-check", "-q"]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("No space left on device") && text.contains("/dev/full"), "{text}");
+}
+
+#[test]
+fn the_same_seed_writes_the_same_bytes_on_any_number_of_threads() {
+    let folder = folder();
+    let written = ["1", "2"].map(|threads| {
+        let (out, text) = path(&folder, threads);
+        assert_eq!(code(&[MODEL, "-o", &text, "--threads", threads, "-q"]), 0);
+        fs::read(out).unwrap()
+    });
+    assert_eq!(written[0], written[1]);
+}
