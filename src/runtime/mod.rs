@@ -4,11 +4,13 @@
 //!   copied once into tract's memory and shared by all plans.
 //! - [`support`] knows what tract cannot run, so that it is said before any work, with the node's name.
 //! - [`runner`] makes plans for concrete input shapes and runs them.
+//! - [`quantize`] is an operator that tract has otherwise than ONNX defines it.
 //! - [`foldable`] lists the operators whose results in tract are trusted in a written file.
 
 mod encode;
 mod error;
 mod foldable;
+mod quantize;
 mod runner;
 mod support;
 mod tensor;

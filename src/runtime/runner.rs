@@ -14,11 +14,11 @@ use tract_onnx::prelude::{
 };
 use tract_onnx::tract_core::internal::bail;
 use tract_onnx::tract_core::ops::konst::Const;
-use tract_onnx::tract_hir::infer::InferenceOp;
+use tract_onnx::tract_hir::infer::{Factoid, InferenceOp};
 
-use super::RuntimeError;
 use super::encode::{Encoded, Input, encode};
 use super::tensor::{datum_type, from_tract, to_tract};
+use super::{RuntimeError, quantize};
 use crate::ir::{DType, Model, Size, Tensor, Type, TypeKind, ValueDef, ValueId};
 
 /// The plans that a runner keeps. A plan holds its own copy of the weights in the layout of its kernels.
@@ -113,18 +113,10 @@ impl Runner {
         let given = self.assign(inputs)?;
         let computed = match &self.template {
             None => Vec::new(),
-            Some(template) => {
-                let (key, plan) = self.plan(template, &given)?;
-                let open =
-                    key.iter().zip(self.inputs.iter().zip(&given)).filter(|(of, _)| matches!(of, Known::Shape(_)));
-                let inputs: TVec<_> = open
-                    .map(|(_, (input, tensor))| {
-                        let tensor = tensor.and_then(to_tract);
-                        Ok(tensor.ok_or_else(|| input.wrong("has strings that are not UTF-8"))?.into_tvalue())
-                    })
-                    .collect::<Result<_, RuntimeError>>()?;
-                guarded(|| plan.run(inputs)?.into_iter().map(from_tract).collect::<TractResult<Vec<_>>>())?
-            }
+            Some(template) => match template.follows_from_constants(&self.inputs)? {
+                Some(results) => results,
+                None => self.run_plan(template, &given)?,
+            },
         };
         let outputs = self.outputs.iter().map(|output| match output {
             Output::Constant(tensor) => Ok(tensor.clone()),
@@ -135,6 +127,18 @@ impl Runner {
             }
         });
         outputs.collect()
+    }
+
+    fn run_plan(&self, template: &Template, given: &[Option<&Tensor>]) -> Result<Vec<Tensor>, RuntimeError> {
+        let (key, plan) = self.plan(template, given)?;
+        let open = key.iter().zip(self.inputs.iter().zip(given)).filter(|(of, _)| matches!(of, Known::Shape(_)));
+        let inputs: TVec<_> = open
+            .map(|(_, (input, tensor))| {
+                let tensor = tensor.and_then(to_tract);
+                Ok(tensor.ok_or_else(|| input.wrong("has strings that are not UTF-8"))?.into_tvalue())
+            })
+            .collect::<Result<_, RuntimeError>>()?;
+        guarded(|| plan.run(inputs)?.into_iter().map(from_tract).collect())
     }
 
     /// Runs the model on each sample, several at a time, and returns the results in their order.
@@ -266,7 +270,8 @@ impl Template {
     fn parse(encoded: Encoded) -> Result<Template, RuntimeError> {
         let Encoded { proto, inputs, constants } = encoded;
         guarded(move || {
-            let onnx = tract_onnx::onnx().with_ignore_value_info(true);
+            let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
+            onnx.op_register.insert("QuantizeLinear", quantize::build);
             let parsed = onnx.parse(&proto, None)?;
             drop(proto);
             let mut template = Template { model: parsed.model, inputs: Vec::new() };
@@ -277,6 +282,23 @@ impl Template {
             let outlets: Vec<_> = template.inputs.iter().map(|&node| node.into()).collect();
             template.model.set_input_outlets(&outlets)?;
             Ok(template)
+        })
+    }
+
+    /// The outputs of a model without inputs, where tract finds them while it infers shapes: no plan is needed then.
+    fn follows_from_constants(&self, inputs: &[Declared]) -> Result<Option<Vec<Tensor>>, RuntimeError> {
+        if !inputs.is_empty() {
+            return Ok(None);
+        }
+        guarded(|| {
+            let mut model = self.model.clone();
+            model.analyse(false)?;
+            let mut results = Vec::new();
+            for &outlet in model.output_outlets()? {
+                let Some(value) = model.outlet_fact(outlet)?.value.concretize() else { return Ok(None) };
+                results.push(from_tract(value.into_tvalue())?);
+            }
+            Ok(Some(results))
         })
     }
 

@@ -5,3 +5,4 @@ mod compare;
 #[allow(dead_code, reason = "other tests use the rest")]
 mod corpus;
 mod node_tests;
+mod zoo;
