@@ -4,19 +4,18 @@
 //! after the inference are unknown to it. What contradicts itself is unknown.
 
 mod dtype;
+mod expression;
 mod rules;
+mod window;
 
 use std::collections::HashMap;
 
 use rten_shape_inference::{SymExpr, SymTensor, SymbolGen};
 
-use crate::ir::{DType, GraphId, Model, NodeId, Size, Tensor, Type, ValueDef, ValueId};
+use crate::ir::{DType, GraphId, Model, Node, NodeId, Size, Tensor, Type, ValueDef, ValueId};
 
 /// Constants with more elements carry their shape only: no operator takes that many sizes.
 const MOST_ELEMENTS: usize = 256;
-
-/// Expressions nested deeper become symbols, so that a long chain stays linear.
-const DEEPEST: u32 = 12;
 
 /// What is known of a value.
 #[derive(Clone, Debug)]
@@ -38,7 +37,7 @@ impl Shapes {
 
     /// Infers with some inputs of the main graph at other sizes than they declare.
     pub fn infer_with(model: &Model, fixed: &HashMap<ValueId, Vec<usize>>) -> Shapes {
-        let mut inference = Inference { model, shapes: Shapes::default(), symbols: SymbolGen::new() };
+        let mut inference = Inference { model, shapes: Shapes::default(), symbols: SymbolGen::new(), opset: 0 };
         for (id, value) in model.all_values() {
             match (&value.def, fixed.get(&id)) {
                 (ValueDef::Constant(tensor), _) => inference.set(id, Some(tensor.dtype()), constant(tensor)),
@@ -51,7 +50,10 @@ impl Shapes {
             }
         }
         let outermost = model.all_graphs().filter(|&graph| model.graph(graph).parent.is_none());
-        outermost.for_each(|graph| inference.walk(graph));
+        for graph in outermost {
+            inference.opset = model.opsets_of(graph).onnx().unwrap_or(0);
+            inference.walk(graph);
+        }
         inference.shapes
     }
 
@@ -100,6 +102,8 @@ struct Inference<'m> {
     model: &'m Model,
     shapes: Shapes,
     symbols: SymbolGen,
+    /// Of the graph that is walked.
+    opset: i64,
 }
 
 impl Inference<'_> {
@@ -113,13 +117,20 @@ impl Inference<'_> {
 
     fn infer(&mut self, id: NodeId) {
         let node = self.model.node(id);
-        let facts: Vec<_> = node.inputs.iter().map(|input| self.shapes.fact((*input)?)).collect();
-        let dtypes: Vec<_> = facts.iter().map(|fact| fact.and_then(|fact| fact.dtype)).collect();
-        let operands: Vec<_> = facts.iter().map(|fact| fact.map(|fact| fact.tensor.clone())).collect();
-        let dtypes = dtype::result_types(node, &dtypes);
+        let dtypes: Vec<_> = node.inputs.iter().map(|input| self.shapes.dtype((*input)?)).collect();
+        let operand = |value| self.shapes.fact(value).map_or_else(|| unknown(), |fact| fact.tensor.clone());
+        let operands: Vec<_> = node.inputs.iter().map(|input| input.map(operand)).collect();
+        let constants: Vec<_> = node.inputs.iter().map(|input| self.model.constant((*input)?)).collect();
+        let dtypes = match node.op.as_str() {
+            "If" | "Loop" | "Scan" if node.domain.is_empty() => self.body_types(node),
+            _ => dtype::result_types(node, &dtypes),
+        };
         let tensors = match node.op.as_str() {
-            "If" => self.branches(id),
-            _ => rules::result_shapes(node, &operands, &mut self.symbols),
+            "If" if node.domain.is_empty() => self.branches(id),
+            _ => {
+                let (opset, symbols) = (self.opset, &mut self.symbols);
+                rules::Call { node, operands: &operands, constants: &constants, opset, symbols }.results()
+            }
         };
         let mut tensors = tensors.unwrap_or_default().into_iter();
         for (index, out) in node.outputs.iter().enumerate() {
@@ -128,11 +139,26 @@ impl Inference<'_> {
             let declared = self.declared(self.model.value(out).ty.as_ref());
             let dtype = dtypes.get(index).copied().flatten().or(declared.dtype);
             let tensor = match inferred.filter(|tensor| tensor.ndim().is_some()) {
-                Some(tensor) => self.bounded(tensor, dtype),
+                Some(tensor) => completed(bounded(tensor, dtype), &declared.tensor),
                 None => declared.tensor,
             };
             self.set(out, dtype, tensor);
         }
+    }
+
+    /// The element types that bodies give: all branches of an `If`, or the one body of a loop.
+    fn body_types(&self, node: &Node) -> Vec<Option<DType>> {
+        let skipped = usize::from(node.op == "Loop");
+        let mut bodies = node.bodies().map(|body| {
+            let outputs = self.model.graph(body).outputs.get(skipped..).unwrap_or_default();
+            outputs.iter().map(|&out| self.shapes.dtype(out)).collect::<Vec<_>>()
+        });
+        let first = bodies.next().unwrap_or_default();
+        let others: Vec<_> = bodies.collect();
+        let agreed = |(index, &dtype): (usize, &Option<DType>)| {
+            dtype.filter(|_| others.iter().all(|types| types.get(index) == Some(&dtype)))
+        };
+        first.iter().enumerate().map(agreed).collect()
     }
 
     /// What all branches of an `If` agree on.
@@ -170,17 +196,35 @@ impl Inference<'_> {
         }
         .unwrap_or_else(|| self.symbols.gen_positive())
     }
+}
 
-    /// Elements are kept for integers alone: a float quotient is not the floor that the expressions compute.
-    fn bounded(&mut self, tensor: SymTensor, dtype: Option<DType>) -> SymTensor {
-        let integer = matches!(dtype, Some(DType::I64 | DType::I32 | DType::Bool));
-        let few = tensor.values().is_some_and(|values| values.len() <= MOST_ELEMENTS);
-        let mut tensor = match tensor.values() {
-            Some(_) if !(integer && few) => SymTensor::from_shape(tensor.shape().into_iter().flatten().collect()),
-            _ => tensor,
-        };
-        tensor.replace_complex_expressions(DEEPEST, &mut self.symbols);
-        tensor
+fn unknown() -> SymTensor {
+    SymTensor::unknown("nothing is known")
+}
+
+/// Elements are kept for integers alone: a float quotient is not the floor that the expressions compute.
+fn bounded(tensor: SymTensor, dtype: Option<DType>) -> SymTensor {
+    let integer = matches!(dtype, Some(DType::I64 | DType::I32 | DType::Bool));
+    let few = tensor.values().is_some_and(|values| values.len() <= MOST_ELEMENTS);
+    match tensor.values() {
+        Some(_) if !(integer && few) => SymTensor::from_shape(tensor.shape().into_iter().flatten().collect()),
+        _ => tensor,
+    }
+}
+
+/// `inferred`, with declared lengths where it knows nothing of an axis.
+fn completed(inferred: SymTensor, declared: &SymTensor) -> SymTensor {
+    let is_open = |length: &SymExpr| matches!(length, SymExpr::Var(symbol) if symbol.synthetic);
+    let lengths: Vec<SymExpr> = inferred.shape().into_iter().flatten().collect();
+    match declared.shape() {
+        Some(declared) if declared.len() == lengths.len() && lengths.iter().any(is_open) => {
+            let either = lengths.into_iter().zip(declared).map(|(inferred, declared)| match is_open(&inferred) {
+                true => declared,
+                false => inferred,
+            });
+            SymTensor::from_shape(either.collect())
+        }
+        _ => inferred,
     }
 }
 

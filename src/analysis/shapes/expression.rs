@@ -1,0 +1,100 @@
+//! Arithmetic on sizes that are known as expressions.
+//!
+//! The crate computes in 32 bits without looking: here a result that might leave them is unknown.
+
+use rten_shape_inference::{SymExpr, SymTensor, SymbolGen};
+
+/// Expressions with more terms become symbols, so that a long chain of nodes takes linear time.
+const MOST_TERMS: usize = 48;
+
+/// The simplest form of `expression`; none where a number in it might not fit 32 bits, or where it is too long.
+pub fn simplified(expression: SymExpr) -> Option<SymExpr> {
+    if matches!(expression, SymExpr::Value(_) | SymExpr::Var(_)) {
+        return Some(expression);
+    }
+    // |a + b| and |a · b| are at most (1 + |a|)(1 + |b|), whatever the order of the operations.
+    let mut bound = 1f64;
+    for (count, term) in expression.iter().enumerate() {
+        if count == MOST_TERMS {
+            return None;
+        }
+        if let SymExpr::Value(n) = term {
+            bound *= 1.0 + f64::from(n.unsigned_abs());
+        }
+    }
+    (bound < f64::from(i32::MAX)).then(|| expression.simplify())
+}
+
+/// The product of `factors`; fixed where they are, and also where a fixed one is 0.
+pub fn product<'e>(factors: impl IntoIterator<Item = &'e SymExpr>) -> Option<SymExpr> {
+    let (mut fixed, mut open) = (1i64, Vec::new());
+    for factor in factors {
+        match factor {
+            SymExpr::Value(n) => fixed = fixed.checked_mul(i64::from(*n))?,
+            other => open.push(other.clone()),
+        }
+    }
+    let fixed = SymExpr::Value(i32::try_from(fixed).ok().filter(|&n| n < i32::MAX)?);
+    match open.into_iter().reduce(|product, factor| product * factor) {
+        Some(_) if fixed == SymExpr::Value(0) => Some(fixed),
+        Some(open) if fixed == SymExpr::Value(1) => simplified(open),
+        Some(open) => simplified(fixed * open),
+        None => Some(fixed),
+    }
+}
+
+/// `x + y` on numbers without overflow, otherwise as an expression.
+pub fn sum(x: &SymExpr, y: &SymExpr) -> Option<SymExpr> {
+    match (x, y) {
+        (SymExpr::Value(x), SymExpr::Value(y)) => number(i64::from(*x) + i64::from(*y)),
+        (SymExpr::Value(0), other) | (other, SymExpr::Value(0)) => Some(other.clone()),
+        _ => simplified(x.clone() + y.clone()),
+    }
+}
+
+pub fn difference(x: &SymExpr, y: &SymExpr) -> Option<SymExpr> {
+    match (x, y) {
+        (SymExpr::Value(x), SymExpr::Value(y)) => number(i64::from(*x) - i64::from(*y)),
+        (other, SymExpr::Value(0)) => Some(other.clone()),
+        _ => simplified(x.clone() - y.clone()),
+    }
+}
+
+/// `x / y` as integers are divided; known for operands that are not negative.
+pub fn quotient(x: &SymExpr, y: &SymExpr) -> Option<SymExpr> {
+    match (x, y) {
+        (SymExpr::Value(x), SymExpr::Value(y)) => number(i64::from(*x).checked_div(i64::from(*y))?),
+        (_, SymExpr::Value(y)) if *y <= 0 => None,
+        _ if x.is_positive() && y.is_positive() => simplified(x.clone() / y.clone()),
+        _ => None,
+    }
+}
+
+/// Whether both are equal, where that is sure for all values of the symbols.
+pub fn equal(x: &SymExpr, y: &SymExpr) -> Option<bool> {
+    match (x, y) {
+        _ if is_cut(x) || is_cut(y) => None,
+        (SymExpr::Value(x), SymExpr::Value(y)) => Some(x == y),
+        (SymExpr::Value(n), other) | (other, SymExpr::Value(n)) if *n < 0 && other.is_positive() => Some(false),
+        _ => (x == y).then_some(true),
+    }
+}
+
+/// Whether the number stands for one beyond 32 bits.
+pub fn is_cut(x: &SymExpr) -> bool {
+    matches!(x, SymExpr::Value(n) if n.unsigned_abs() >= i32::MAX as u32)
+}
+
+pub fn number(n: i64) -> Option<SymExpr> {
+    i32::try_from(n).ok().filter(|n| n.unsigned_abs() < i32::MAX as u32).map(SymExpr::Value)
+}
+
+/// A tensor of this shape. A length that no tensor has becomes a symbol.
+pub fn shaped(lengths: Vec<SymExpr>, symbols: &mut SymbolGen) -> SymTensor {
+    let mut plausible = |length: SymExpr| match length {
+        SymExpr::Value(n) if n < 0 || n == i32::MAX => symbols.gen_positive(),
+        SymExpr::Value(_) | SymExpr::Var(_) => length,
+        length => simplified(length).unwrap_or_else(|| symbols.gen_positive()),
+    };
+    SymTensor::from_shape(lengths.into_iter().map(&mut plausible).collect())
+}
