@@ -1,5 +1,9 @@
 //! What can be learned of a model by looking at it.
 
+pub mod cost;
 pub mod shapes;
+mod sizes;
 
+pub use cost::Cost;
 pub use shapes::Shapes;
+pub use sizes::{FixedSizes, SizeError};

@@ -12,7 +12,9 @@ use std::collections::HashMap;
 
 use rten_shape_inference::{SymExpr, SymTensor, SymbolGen};
 
+use super::FixedSizes;
 use crate::ir::{DType, GraphId, Model, Node, NodeId, Size, Tensor, Type, ValueDef, ValueId};
+use expression::is_cut;
 
 /// Constants with more elements carry their shape only: no operator takes that many sizes.
 const MOST_ELEMENTS: usize = 256;
@@ -32,14 +34,14 @@ pub struct Shapes {
 
 impl Shapes {
     pub fn infer(model: &Model) -> Shapes {
-        Shapes::infer_with(model, &HashMap::new())
+        Shapes::infer_with(model, &FixedSizes::default())
     }
 
-    /// Infers with some inputs of the main graph at other sizes than they declare.
-    pub fn infer_with(model: &Model, fixed: &HashMap<ValueId, Vec<usize>>) -> Shapes {
-        let mut inference = Inference { model, shapes: Shapes::default(), symbols: SymbolGen::new(), opset: 0 };
+    /// Infers for inputs of the given sizes.
+    pub fn infer_with(model: &Model, sizes: &FixedSizes) -> Shapes {
+        let mut inference = Inference { model, sizes, shapes: Shapes::default(), symbols: SymbolGen::new(), opset: 0 };
         for (id, value) in model.all_values() {
-            match (&value.def, fixed.get(&id)) {
+            match (&value.def, sizes.inputs.get(&id)) {
                 (ValueDef::Constant(tensor), _) => inference.set(id, Some(tensor.dtype()), constant(tensor)),
                 (ValueDef::Input { .. }, size) => {
                     let declared = inference.declared(value.ty.as_ref());
@@ -79,9 +81,9 @@ impl Shapes {
         self.lengths(value)?.iter().map(fixed_length).collect()
     }
 
-    /// The elements of a small integer tensor, as expressions; a scalar has one.
+    /// The elements of a small integer tensor, as expressions; a scalar has one. None where a number is beyond 32 bits.
     pub fn elements(&self, value: ValueId) -> Option<&[SymExpr]> {
-        self.fact(value)?.tensor.values()
+        self.fact(value)?.tensor.values().filter(|elements| !elements.iter().any(is_cut))
     }
 
     /// Whether both surely have the same shape.
@@ -100,6 +102,7 @@ pub fn fixed_length(length: &SymExpr) -> Option<usize> {
 
 struct Inference<'m> {
     model: &'m Model,
+    sizes: &'m FixedSizes,
     shapes: Shapes,
     symbols: SymbolGen,
     /// Of the graph that is walked.
@@ -191,7 +194,10 @@ impl Inference<'_> {
     fn length(&mut self, size: &Size) -> SymExpr {
         match size {
             Size::Fixed(n) => i32::try_from(*n).ok().filter(|n| *n >= 0).map(SymExpr::Value),
-            Size::Symbol(name) => Some(SymExpr::pos_var(name)),
+            Size::Symbol(name) => Some(match self.sizes.symbols.get(name).and_then(|&n| i32::try_from(n).ok()) {
+                Some(length) => SymExpr::Value(length),
+                None => SymExpr::pos_var(name),
+            }),
             Size::Unknown => None,
         }
         .unwrap_or_else(|| self.symbols.gen_positive())

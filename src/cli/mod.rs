@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 the check failed, 2 unusable input or arguments.
 
 mod compare;
+mod inspect;
 mod passes;
 mod print;
 mod progress;
@@ -49,6 +50,8 @@ Exit code: 0 done, 1 the check failed, 2 unusable input or arguments.";
 enum Command {
     /// Compare two models on the same inputs
     Compare(compare::CompareArgs),
+    /// Show the layers of a model, what they cost, and its inputs and outputs
+    Inspect(inspect::InspectArgs),
     /// List the passes, or explain one with all its options
     Passes {
         /// The pass to explain
@@ -99,6 +102,7 @@ pub fn run() -> Result<ExitCode, CliError> {
     match command {
         None => shrink::run(shrink),
         Some(Command::Compare(args)) => compare::run(args),
+        Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Passes { name }) => passes::run(name.as_deref()),
         Some(Command::Print { model, weights }) => print::run(&model, weights),
     }

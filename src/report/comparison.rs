@@ -2,8 +2,9 @@
 
 use std::fmt::{Display, Formatter, Result};
 
-use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
+use comfy_table::{Cell, Table};
 
+use super::figures::{new_table, shortened, thousands};
 use crate::measure::{
     Accuracy, Agreement, Check, Closeness, Comparison, Evidence, Latency, ModelSize, OutputAgreement,
 };
@@ -27,18 +28,6 @@ impl Display for ComparisonTable<'_> {
             Check::Broken { reason } => write!(f, "\n\ncheck failed: the small model does not run: {reason}"),
         }
     }
-}
-
-/// A line under the header is enough.
-const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
-
-fn new_table<const N: usize>(header: [&str; N]) -> Table {
-    let mut table = Table::new();
-    table.force_no_tty().load_style(STYLE).set_header(header);
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
 }
 
 fn add(table: &mut Table, cells: [String; 4]) {
@@ -158,21 +147,6 @@ fn percent(a: u64, b: u64) -> String {
         _ if a == b => "same".into(),
         (0, _) => "-".into(),
         _ => format!("{:+.1} %", 100.0 * (b as f64 / a as f64 - 1.0)),
-    }
-}
-
-fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let groups: Vec<&str> =
-        digits.as_bytes().rchunks(3).rev().map(|x| std::str::from_utf8(x).expect("digits")).collect();
-    groups.join(",")
-}
-
-/// The end of a name says more than its beginning.
-fn shortened(name: &str, width: usize) -> String {
-    match name.chars().count() {
-        n if n <= width => name.into(),
-        n => format!("…{}", name.chars().skip(n + 1 - width).collect::<String>()),
     }
 }
 

@@ -1,12 +1,15 @@
 //! What a user is told: tables for people; JSON comes from the structs themselves.
 
 mod comparison;
+mod figures;
+mod inspection;
 mod passes;
 mod shrunk;
 
 use serde::Serialize;
 
 pub use comparison::ComparisonTable;
+pub use inspection::Inspection;
 pub use passes::{pass_page, pass_table};
 pub use shrunk::shrunk;
 

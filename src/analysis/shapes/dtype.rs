@@ -44,7 +44,9 @@ pub fn result_types(node: &Node, operands: &[Option<DType>]) -> Vec<Option<DType
         | "ConvTranspose"
         | "Cos"
         | "Cosh"
+        | "CumProd"
         | "CumSum"
+        | "DFT"
         | "DeformConv"
         | "DepthToSpace"
         | "Det"
@@ -89,6 +91,7 @@ pub fn result_types(node: &Node, operands: &[Option<DType>]) -> Vec<Option<DType
         | "Mod"
         | "Mul"
         | "Neg"
+        | "NegativeLogLikelihoodLoss"
         | "PRelu"
         | "Pad"
         | "Pow"
@@ -111,6 +114,8 @@ pub fn result_types(node: &Node, operands: &[Option<DType>]) -> Vec<Option<DType
         | "Resize"
         | "ReverseSequence"
         | "RoiAlign"
+        | "RotaryEmbedding"
+        | "STFT"
         | "Round"
         | "Scatter"
         | "ScatterElements"
@@ -123,6 +128,7 @@ pub fn result_types(node: &Node, operands: &[Option<DType>]) -> Vec<Option<DType
         | "Sinh"
         | "Slice"
         | "Softmax"
+        | "SoftmaxCrossEntropyLoss"
         | "Softplus"
         | "Softsign"
         | "SpaceToDepth"
@@ -143,21 +149,24 @@ pub fn result_types(node: &Node, operands: &[Option<DType>]) -> Vec<Option<DType
         | "Upsample" => all(first),
 
         "And" | "Equal" | "Greater" | "GreaterOrEqual" | "IsInf" | "IsNaN" | "Less" | "LessOrEqual" | "Not" | "Or"
-        | "Xor" => all(Some(DType::Bool)),
+        | "RegexFullMatch" | "Xor" => all(Some(DType::Bool)),
 
         "ArgMax" | "ArgMin" | "NonMaxSuppression" | "NonZero" | "Shape" | "Size" => all(Some(DType::I64)),
         "MaxPool" | "TopK" | "Unique" => then(first, Some(DType::I64)),
+        "Attention" => then(first, None),
         "Dropout" => then(first, Some(DType::Bool)),
         "LayerNormalization" => then(first, named("stash_type").or(Some(DType::F32))),
 
         "Where" => all(operand(1)),
         "OneHot" => all(operand(2)),
-        "Cast" => all(named("to")),
+        "BitCast" | "Cast" => all(named("to")),
         "CastLike" => all(operand(1)),
         "Bernoulli" | "EyeLike" | "RandomNormalLike" | "RandomUniformLike" => all(named("dtype").or(first)),
         "RandomNormal" | "RandomUniform" => all(named("dtype").or(Some(DType::F32))),
         "Multinomial" => all(named("dtype").or(Some(DType::I32))),
-        "BlackmanWindow" | "HammingWindow" | "HannWindow" => all(named("output_datatype").or(Some(DType::F32))),
+        "BlackmanWindow" | "HammingWindow" | "HannWindow" | "MelWeightMatrix" => {
+            all(named("output_datatype").or(Some(DType::F32)))
+        }
         "ConstantOfShape" => all(match node.attrs.get("value") {
             Some(Attr::Tensor(tensor)) => Some(tensor.dtype()),
             _ => Some(DType::F32),
@@ -176,6 +185,7 @@ pub fn result_types(node: &Node, operands: &[Option<DType>]) -> Vec<Option<DType
         "DynamicQuantizeLinear" => vec![Some(DType::U8), Some(DType::F32), Some(DType::U8)],
         "QLinearConv" | "QLinearMatMul" => all(operand(7)),
         "ConvInteger" | "MatMulInteger" => all(Some(DType::I32)),
+        "ImageDecoder" => all(Some(DType::U8)),
         _ => all(None),
     }
 }

@@ -199,6 +199,7 @@ impl Call<'_> {
             | "Atan"
             | "Atanh"
             | "Bernoulli"
+            | "BitCast"
             | "BitwiseNot"
             | "Cast"
             | "CastLike"
@@ -342,6 +343,22 @@ impl Call<'_> {
                     .flatten()
             }
             "Einsum" => one(self.infer(&ops::Einsum { equation: attrs.text("equation")? })),
+            "Attention" => {
+                let (q, v) = (self.lengths(0)?, self.lengths(2)?);
+                match (q.as_slice(), v.as_slice()) {
+                    ([batch, heads, queries, _], [.., width]) if v.len() == 4 => {
+                        one(Some([batch, heads, queries, width].map(Clone::clone).to_vec()))
+                    }
+                    ([batch, queries, _], [_, _, values]) => {
+                        let [q_heads, kv_heads] =
+                            ["q_num_heads", "kv_num_heads"].map(|name| number(attrs.int(name, 0)));
+                        let width = product([&quotient(values, &kv_heads?)?, &q_heads?]);
+                        let width = self.or_open(width);
+                        one(Some(vec![batch.clone(), queries.clone(), width]))
+                    }
+                    _ => None,
+                }
+            }
             "Det" => {
                 let mut x = self.lengths(0)?;
                 x.truncate(x.len().checked_sub(2)?);

@@ -56,6 +56,15 @@ pub fn without_denotations(ty: &Type) -> Type {
     .into()
 }
 
+/// In ONNX's textual syntax.
+impl std::fmt::Display for Type {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let mut text = String::new();
+        write_type(&mut text, self);
+        f.write_str(&text)
+    }
+}
+
 pub fn write_type(out: &mut String, ty: &Type) {
     let inner = |out: &mut String, word: &str, element: &Option<Box<Type>>| {
         out.push_str(word);
