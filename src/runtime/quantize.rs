@@ -6,7 +6,6 @@
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::*;
-use tract_onnx::tract_hir::infer::rules::{check_input_arity, check_output_arity};
 use tract_onnx::tract_hir::internal::{Expansion, InferenceOp, InferenceResult, Solver, TensorProxy, expand};
 
 /// saturate(round(x / scale) + zero point), with halves to even, where scale and zero point are one each or one for each
@@ -35,8 +34,7 @@ impl Expansion for QuantizeLinear {
         inputs: &'p [TensorProxy],
         outputs: &'p [TensorProxy],
     ) -> InferenceResult {
-        check_input_arity(inputs, 2 + usize::from(self.has_zero_point))?;
-        check_output_arity(outputs, 1)?;
+        ensure!(inputs.len() == 2 + usize::from(self.has_zero_point), "QuantizeLinear with {} operands", inputs.len());
         match self.has_zero_point {
             true => solver.equals(&outputs[0].datum_type, &inputs[2].datum_type)?,
             false => solver.equals(&outputs[0].datum_type, u8::datum_type())?,
