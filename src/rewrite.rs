@@ -25,7 +25,8 @@ pub type Match<T> = Result<T, Miss>;
 #[macro_export]
 macro_rules! require {
     ($condition:expr, $why:literal) => {
-        if !$condition {
+        let holds: bool = $condition;
+        if !holds {
             return Err($crate::rewrite::Miss($why));
         }
     };

@@ -145,6 +145,6 @@ fn a_function_that_calls_itself_is_refused() {
         <domain: "local", opset_import: ["": 18, "local": 1]>
         g (x) => (y) { y = local.f (x) }"#;
     let model = Model::parse(text).expect("the text is a model");
-    let error = raised(&model, "inline-functions").err().expect("it has no end");
+    let error = raised(&model, "inline-functions").expect_err("it has no end");
     assert!(error.contains("calls itself"), "{error}");
 }

@@ -121,7 +121,7 @@ impl Inference<'_> {
     fn infer(&mut self, id: NodeId) {
         let node = self.model.node(id);
         let dtypes: Vec<_> = node.inputs.iter().map(|input| self.shapes.dtype((*input)?)).collect();
-        let operand = |value| self.shapes.fact(value).map_or_else(|| unknown(), |fact| fact.tensor.clone());
+        let operand = |value| self.shapes.fact(value).map_or_else(unknown, |fact| fact.tensor.clone());
         let operands: Vec<_> = node.inputs.iter().map(|input| input.map(operand)).collect();
         let constants: Vec<_> = node.inputs.iter().map(|input| self.model.constant((*input)?)).collect();
         let dtypes = match node.op.as_str() {

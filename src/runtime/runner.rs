@@ -432,7 +432,7 @@ mod tests {
         model.add_output(model.main, sum);
         let runner = Runner::new(&model).unwrap();
         let x = floats(&[2], &[1.0, 2.0]);
-        assert_eq!(runner.run(&[x.clone()]).unwrap(), [floats(&[2], &[11.0, 12.0])]);
+        assert_eq!(runner.run(std::slice::from_ref(&x)).unwrap(), [floats(&[2], &[11.0, 12.0])]);
         assert_eq!(runner.run(&[x, floats(&[1], &[1.0])]).unwrap(), [floats(&[2], &[2.0, 3.0])]);
     }
 

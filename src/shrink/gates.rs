@@ -91,7 +91,7 @@ fn inexact(agreement: &Agreement) -> Option<String> {
         Closeness::Exactly { .. } => None,
     })?;
     let error = -error;
-    (!(error <= EXACT)).then(|| {
+    (error.is_nan() || error > EXACT).then(|| {
         format!(
             "output `{output}` is off by {error:.1e} of its range, which exact passes never should: please report it"
         )

@@ -620,6 +620,7 @@ impl Call<'_> {
     }
 
     /// Axis, start, end and step of each range of a Slice; start and end are none where they are not numbers.
+    #[allow(clippy::type_complexity, reason = "axis, start, end and step, once")]
     fn slices(&self) -> Option<Vec<(usize, Option<i64>, Option<i64>, i64)>> {
         let rank = self.operands.first()?.as_ref()?.ndim()?;
         let bound = |index: usize, name: &str, at: usize| -> Option<i64> {
