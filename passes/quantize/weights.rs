@@ -139,8 +139,8 @@ impl Weight {
         for node in lookups {
             let lookup: Gather = model.view(node).ok_or(Miss("unusual form"))?;
             let result = model.node(node).outputs[0].ok_or(Miss("nothing is read"))?;
-            let label = model.node(node).name.clone();
-            let rows = model.insert_before(node, Gather { data: table, ..lookup }, &label);
+            let label = model.value(result).name.clone();
+            let rows = model.insert_before(node, Gather { data: table, ..lookup }, &format!("{label}.int8"));
             let floats = model.insert_before(node, cast(rows, dtype), &format!("{label}.float"));
             model.redefine(result, Mul { a: floats, b: scale });
         }
