@@ -20,13 +20,13 @@ struct Case {
 }
 
 const CASES: &[Case] = &[
-    Case { model: "efficientnet_lite0", data: "imagenet_stamps.npz", samples: 2, nodes: 140 },
-    Case { model: "minilm_spam", data: "minilm_spam_test.npz", samples: 2, nodes: 329 },
+    Case { model: "efficientnet_lite0", data: "imagenet_stamps.npz", samples: 2, nodes: 94 },
+    Case { model: "minilm_spam", data: "minilm_spam_test.npz", samples: 2, nodes: 305 },
     Case { model: "mnist_resdw", data: "mnist_test.npz", samples: 20, nodes: 33 },
     Case { model: "mnist_resdw_bn", data: "mnist_test.npz", samples: 20, nodes: 33 },
-    Case { model: "ppocr_cls", data: "ocr_angle_test.npz", samples: 4, nodes: 260 },
-    Case { model: "ppocr_rec", data: "ocr_lines_test.npz", samples: 2, nodes: 437 },
-    Case { model: "spam_tf", data: "spam_test.npz", samples: 10, nodes: 103 },
+    Case { model: "ppocr_cls", data: "ocr_angle_test.npz", samples: 4, nodes: 222 },
+    Case { model: "ppocr_rec", data: "ocr_lines_test.npz", samples: 2, nodes: 383 },
+    Case { model: "spam_tf", data: "spam_test.npz", samples: 10, nodes: 82 },
 ];
 
 /// The zoo; none, and a line that says so, where it is absent.
