@@ -112,6 +112,7 @@ fn of_one(at: &Site) -> Match<Rewrite> {
 fn resize_by_one(at: &Site) -> Match<Rewrite> {
     let node = at.node();
     require!(node.domain.is_empty() && node.inputs.len() == 3, "it does not resize by scales");
+    require!(node.inputs[1].is_none(), "it may crop to a region");
     let (Some(x), Some(scales)) = (node.inputs[0], node.inputs[2]) else { return Err(Miss("it has no scales")) };
     require!(at.floats(scales)?.iter().all(|&scale| scale == 1.0), "it changes sizes");
     same_shape(at, x)

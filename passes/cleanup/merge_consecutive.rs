@@ -90,6 +90,7 @@ fn casts(at: &Site, outer: Cast) -> Match<Rewrite> {
     let inner: Cast = at.producer(outer.x)?;
     let (from, to) = (at.dtype(inner.x)?, at.dtype(outer.x)?);
     require!(holds_exactly(to, from), "the first cast may round");
+    require!(outer.to != i64::from(DType::String.code()), "the text of a number depends on its type");
     at.rewrite().replace_root(Cast { x: inner.x, ..outer })
 }
 
