@@ -3,8 +3,13 @@
 //! Law: a fact stays true while the model is rewritten, since a rewrite never changes what a value holds. Values made
 //! after the inference are unknown to it. What contradicts itself is unknown.
 
+mod call;
 mod dtype;
+mod elements;
 mod expression;
+mod family;
+mod layers;
+mod layout;
 mod rules;
 mod window;
 
@@ -132,7 +137,7 @@ impl Inference<'_> {
             "If" if node.domain.is_empty() => self.branches(id),
             _ => {
                 let (opset, symbols) = (self.opset, &mut self.symbols);
-                rules::Call { node, operands: &operands, constants: &constants, opset, symbols }.results()
+                call::Call { node, operands: &operands, constants: &constants, opset, symbols }.results()
             }
         };
         let mut tensors = tensors.unwrap_or_default().into_iter();

@@ -91,10 +91,11 @@ pub fn number(n: i64) -> Option<SymExpr> {
 
 /// A tensor of this shape. A length that no tensor has becomes a symbol.
 pub fn shaped(lengths: Vec<SymExpr>, symbols: &mut SymbolGen) -> SymTensor {
-    let mut plausible = |length: SymExpr| match length {
+    let plausible = |length: SymExpr| match length {
         SymExpr::Value(n) if n < 0 || n == i32::MAX => symbols.gen_positive(),
-        SymExpr::Value(_) | SymExpr::Var(_) => length,
-        length => simplified(length).unwrap_or_else(|| symbols.gen_positive()),
+        // What broadcasting leaves is simplified here; all other arithmetic is done in this file.
+        SymExpr::Broadcast(..) => simplified(length).unwrap_or_else(|| symbols.gen_positive()),
+        length => length,
     };
-    SymTensor::from_shape(lengths.into_iter().map(&mut plausible).collect())
+    SymTensor::from_shape(lengths.into_iter().map(plausible).collect())
 }

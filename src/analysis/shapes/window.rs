@@ -2,8 +2,8 @@
 
 use rten_shape_inference::SymExpr;
 
+use super::call::Attributes;
 use super::expression::{difference, number, quotient, simplified, sum};
-use super::rules::Attributes;
 
 pub struct Window {
     auto_pad: AutoPad,
