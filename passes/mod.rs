@@ -8,6 +8,7 @@ use crate::pass::PassInfo;
 /// Every pass, in the order `onnxshrink passes` lists them.
 pub const ALL: &[PassInfo] = &[
     cleanup::upgrade_opset::INFO,
+    cleanup::fix_sizes::INFO,
     PassInfo::group("cleanup", "Everything that keeps what the model computes, until nothing changes", CLEANUP),
     quantize::INFO,
 ];

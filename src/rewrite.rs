@@ -326,10 +326,10 @@ impl Rules {
     }
 
     /// Rewrites `model` until no rule applies. A node is tried again only when an operand or reader of it changed.
+    /// `shapes` are those of `model`, and are inferred here where a rule asks for them first.
     #[must_use = "an outcome that nobody reports is a silent no-op"]
-    pub fn apply(&self, model: &mut Model) -> Outcome {
+    pub fn apply(&self, model: &mut Model, shapes: &OnceCell<Rc<Shapes>>) -> Outcome {
         let mut outcome = Outcome::default();
-        let shapes = OnceCell::new();
         let mut work = Work::new(model);
         while let Some(root) = work.next(model) {
             let Some(rules) = self.by_op.get(model.node(root).op.as_str()) else { continue };
@@ -338,7 +338,7 @@ impl Rules {
                 continue;
             }
             for rule in rules.iter().map(|&index| &self.rules[index]) {
-                match (rule.try_at)(&Site { model, root, shapes: &shapes }) {
+                match (rule.try_at)(&Site { model, root, shapes }) {
                     Err(miss) => drop(outcome.missed.insert((rule.name, root), miss)),
                     Ok(rewrite) => {
                         let around = Neighbours::of(model, root);

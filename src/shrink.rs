@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 use serde::Serialize;
 
-use crate::data::{DEFAULT_COUNT, DataError, Dataset, InputShapes};
+use crate::analysis::{FixedSizes, SizeError};
+use crate::data::{DEFAULT_COUNT, DataError, Dataset};
 use crate::ir::{Model, VerifierError};
 use crate::measure::{self, Check, CompareError, Comparison, ModelSize};
 use crate::onnx::{self, Names, ReadError, WriteError, WriteOptions, Written};
@@ -33,8 +34,8 @@ pub struct Job {
     pub data: Option<PathBuf>,
     /// Samples for the check alone.
     pub test_data: Option<PathBuf>,
-    /// Shapes of random inputs.
-    pub shapes: InputShapes,
+    /// Sizes of random inputs, as [`FixedSizes::parse`] reads them.
+    pub sizes: Vec<String>,
     pub write: WriteOptions,
     pub seed: u64,
     pub gates: Gates,
@@ -90,6 +91,8 @@ pub enum ShrinkError {
     Malformed(#[from] VerifierError),
     #[error("the pass `{pass}` needs {what}; give a file with `--data`")]
     NoData { pass: &'static str, what: &'static str },
+    #[error("--shape: {0}")]
+    Sizes(#[from] SizeError),
     #[error(transparent)]
     Compare(#[from] CompareError),
     #[error("cannot write `{}`: {problem}", file.display())]
@@ -114,6 +117,7 @@ pub fn shrink(job: &Job, cx: &mut Context, progress: &dyn Progress) -> Result<Sh
     let pipeline = job.pipeline()?;
     job.check_output()?;
     let original = onnx::read(&job.model)?;
+    let sizes = FixedSizes::parse(&original.model, &job.sizes)?;
     let judge = job.samples(&original.model, &pipeline, cx)?;
 
     let mut small = original.model.clone();
@@ -126,7 +130,7 @@ pub fn shrink(job: &Job, cx: &mut Context, progress: &dyn Progress) -> Result<Sh
         small = original.model.clone();
     }
 
-    let check = job.check(&original.model, &small, judge.as_ref(), progress)?;
+    let check = job.check(&original.model, &small, judge.as_ref(), &sizes, progress)?;
     let failures = job.gates.failures(&check, pipeline.effect());
     let (written, small_bytes) = match failures.is_empty() || job.force {
         true => {
@@ -208,6 +212,7 @@ impl Job {
         original: &Model,
         small: &Model,
         judge: Option<&Dataset>,
+        sizes: &FixedSizes,
         progress: &dyn Progress,
     ) -> Result<Check, CompareError> {
         if self.skip_check {
@@ -215,7 +220,7 @@ impl Job {
         }
         let inputs = match judge {
             Some(data) => measure::Inputs::Data(data),
-            None => measure::Inputs::Random { shapes: &self.shapes, seed: self.seed, count: DEFAULT_COUNT },
+            None => measure::Inputs::Random { sizes, seed: self.seed, count: DEFAULT_COUNT },
         };
         let options = measure::Options { latency: self.latency, progress: &|total| progress.sample(total) };
         measure::check(original, small, inputs, options)

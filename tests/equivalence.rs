@@ -14,7 +14,8 @@ use std::path::Path;
 
 use case::{Case, Outcome};
 use compare::difference;
-use onnxshrink::data::{Dataset, InputShapes, synthesize};
+use onnxshrink::analysis::FixedSizes;
+use onnxshrink::data::{Dataset, synthesize};
 use onnxshrink::ir::{Model, Size, Tensor, ValueDef};
 use onnxshrink::pass::Effect;
 use onnxshrink::runtime::Runner;
@@ -56,13 +57,13 @@ fn exact_passes_keep_what_is_computed(path: &Path) -> Outcome<()> {
 
 fn samples(model: &Model, runner: &Runner) -> Outcome<Dataset> {
     let run = |sample: &[Tensor]| runner.run(sample).map(|_| ()).map_err(|error| error.to_string());
-    Ok(synthesize(model, &small_shapes(model), 7, SAMPLES, run)?)
+    Ok(synthesize(model, &small_sizes(model), 7, SAMPLES, run)?)
 }
 
 /// Shapes for the inputs of `model`; equal symbols get equal lengths.
-fn small_shapes(model: &Model) -> InputShapes {
+fn small_sizes(model: &Model) -> FixedSizes {
     let mut symbols = HashMap::new();
-    let mut shapes = InputShapes::new();
+    let mut sizes = FixedSizes::default();
     for &input in &model.graph(model.main).inputs {
         let value = model.value(input);
         let dims = value.ty.as_ref().and_then(|ty| ty.as_tensor()).and_then(|tensor| tensor.shape.as_deref());
@@ -77,7 +78,7 @@ fn small_shapes(model: &Model) -> InputShapes {
             }
             Size::Unknown => 2,
         });
-        shapes.insert(value.name.clone(), lengths.collect());
+        sizes.inputs.insert(input, lengths.collect());
     }
-    shapes
+    sizes
 }

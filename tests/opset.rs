@@ -7,7 +7,8 @@ mod corpus;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use onnxshrink::data::{InputShapes, synthesize};
+use onnxshrink::analysis::FixedSizes;
+use onnxshrink::data::synthesize;
 use onnxshrink::ir::{Dim, Model, OpsetImports, Size, Tensor, op};
 use onnxshrink::onnx;
 use onnxshrink::pass::{Context, Pipeline};
@@ -85,7 +86,7 @@ fn old_models_give_the_expected_outputs() {
 fn the_zoo_computes_what_it_did() {
     for path in corpus::zoo() {
         let model = onnx::read(&path).expect("the zoo is read").model;
-        let shapes: InputShapes = model
+        let inputs = model
             .graph(model.main)
             .inputs
             .iter()
@@ -102,12 +103,13 @@ fn the_zoo_computes_what_it_did() {
                     fixed(&dim.size).unwrap_or_else(|| free.get(axis).copied().unwrap_or(2))
                 };
                 let lengths = dims.iter().enumerate().map(length).collect();
-                (value.name.clone(), lengths)
+                (input, lengths)
             })
             .collect();
+        let sizes = FixedSizes { inputs, ..FixedSizes::default() };
         let before = Runner::new(&model).expect("the zoo runs");
         let run = |sample: &[Tensor]| before.run(sample).map(|_| ()).map_err(|error| error.to_string());
-        let data = synthesize(&model, &shapes, 1, 1, run).expect("inputs can be made up");
+        let data = synthesize(&model, &sizes, 1, 1, run).expect("inputs can be made up");
         let expected = before.run(&data.sample(0)).expect("the model has just run");
         for pipeline in ["upgrade-opset", "upgrade-opset(to=21)"] {
             let raised = raised(&model, pipeline).expect("the zoo can be raised");

@@ -6,7 +6,8 @@ mod compare;
 mod generate;
 
 use bytes::Bytes;
-use onnxshrink::data::{InputShapes, synthesize};
+use onnxshrink::analysis::FixedSizes;
+use onnxshrink::data::synthesize;
 use onnxshrink::ir::Model;
 use onnxshrink::ir::text::PrintOptions;
 use onnxshrink::onnx;
@@ -45,13 +46,11 @@ proptest! {
         prop_assume!(model.nodes_of(model.main).filter(|&node| model.node(node).op == "If").count() <= 1);
         let text = model.print(&PrintOptions::whole()).text;
         let before = Runner::new(&model).unwrap();
-        let shapes = InputShapes::from_iter(
-            model.graph(model.main).inputs.iter().map(|&input| &model.value(input).name).map(|name| {
-                (name.clone(), if name == "condition" { vec![] } else { vec![3, 4] })
-            }),
-        );
+        let inputs = model.graph(model.main).inputs.iter();
+        let shape = |input| if model.value(input).name == "condition" { vec![] } else { vec![3, 4] };
+        let sizes = FixedSizes { inputs: inputs.map(|&input| (input, shape(input))).collect(), ..FixedSizes::default() };
         let run = |sample: &[_]| before.run(sample).map(|_| ()).map_err(|error| error.to_string());
-        let data = synthesize(&model, &shapes, 1, 2, run).unwrap();
+        let data = synthesize(&model, &sizes, 1, 2, run).unwrap();
         let mut after = model.clone();
         let mut cx = Context { observers: vec![Box::new(Verify)], ..Context::default() };
         Pipeline::parse("cleanup", passes::ALL).unwrap().run(&mut after, &mut cx).unwrap();

@@ -7,6 +7,7 @@ pub mod eliminate_dead_nodes;
 pub mod eliminate_identity;
 pub mod eliminate_noops;
 pub mod eliminate_unused_initializers;
+pub mod fix_sizes;
 pub mod fold_constants;
 pub mod fuse_batchnorm;
 pub mod fuse_clip;

@@ -1,5 +1,7 @@
 //! Finds GELU in the operators that exporters write for it, and writes it as one where the opset has it.
 
+use std::cell::OnceCell;
+
 use crate::ir::op::{Gelu, Mul};
 use crate::ir::{Model, Op};
 use crate::pass::{Context, Pass, PassError, PassInfo};
@@ -30,7 +32,7 @@ impl Pass for RecognizeGelu {
         if self.raise_opset && old {
             let mut raised = model.clone();
             let report = upgrade_opset::raise(&mut raised, since)?;
-            let outcome = rules().apply(&mut raised);
+            let outcome = rules().apply(&mut raised, &OnceCell::new());
             if !outcome.applied.is_empty() {
                 *model = raised;
                 cx.report(report);

@@ -26,7 +26,7 @@ struct SimplifyShapes {}
 
 impl Pass for SimplifyShapes {
     fn run(&self, model: &mut Model, cx: &mut Context) -> Result<(), PassError> {
-        let known = replace_known(model, &Shapes::infer(model));
+        let known = replace_known(model, &cx.shapes(model));
         for (what, times) in known {
             cx.applied(what, times);
         }

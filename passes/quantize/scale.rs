@@ -13,14 +13,19 @@ const STEPS: usize = 16;
 
 /// The scale of every channel that makes the sum of squared errors least.
 pub fn least_squares_scales(weights: &PerChannel) -> Vec<f32> {
-    (0..weights.channels()).into_par_iter().map(|channel| least_squares_scale(&weights.channel(channel))).collect()
+    let channels = (0..weights.channels()).into_par_iter();
+    let scales: Vec<Option<f32>> = channels.map(|channel| least_squares_scale(&weights.channel(channel))).collect();
+    // Any scale serves a channel of zeros; one that another channel has needs no other number format.
+    let any = scales.iter().flatten().copied().reduce(f32::max).unwrap_or(1.0);
+    scales.into_iter().map(|scale| scale.unwrap_or(any)).collect()
 }
 
 /// Searches the clipping range, then lets q and scale settle: for a given q the best scale is ⟨x, q⟩ / ⟨q, q⟩.
-fn least_squares_scale(x: &[f32]) -> f32 {
+/// None for a channel of zeros.
+fn least_squares_scale(x: &[f32]) -> Option<f32> {
     let largest = x.iter().fold(0f32, |max, x| max.max(x.abs()));
     if largest < f32::MIN_POSITIVE * LEVELS {
-        return 1.0;
+        return None;
     }
     let ranges = (0..=STEPS).map(|step| 1.0 - (1.0 - SMALLEST_RANGE) * step as f32 / STEPS as f32);
     let candidates = ranges.map(|range| largest * range / LEVELS);
@@ -28,7 +33,7 @@ fn least_squares_scale(x: &[f32]) -> f32 {
     for _ in 0..3 {
         scale = best(x, std::iter::once(fitted(x, scale)), (squared_error(x, scale), scale)).1;
     }
-    scale
+    Some(scale)
 }
 
 fn best(x: &[f32], candidates: impl Iterator<Item = f32>, start: (f32, f32)) -> (f32, f32) {
@@ -70,18 +75,22 @@ pub fn quantize(x: f32, inverse_scale: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::*;
     use proptest::prelude::*;
 
     #[test]
     fn levels_are_recovered_from_weights_that_lie_on_them() {
         let x: Vec<f32> = [-127, -64, -3, 0, 5, 90, 127].iter().map(|&q| q as f32 * 0.037).collect();
-        assert!((least_squares_scale(&x) - 0.037).abs() < 1e-6);
+        assert!((least_squares_scale(&x).unwrap() - 0.037).abs() < 1e-6);
     }
 
     #[test]
     fn a_channel_of_zeros_has_a_usable_scale() {
-        assert_eq!(least_squares_scale(&[0.0; 9]), 1.0);
+        let scales = |x: &[f32]| least_squares_scales(&PerChannel::new(Cow::Borrowed(x), &[2, 3], 0));
+        assert_eq!(scales(&[0.0; 6]), [1.0, 1.0]);
+        assert_eq!(scales(&[0.0, 0.0, 0.0, 1.27, 0.0, -0.01]), [0.01, 0.01]);
     }
 
     proptest! {
@@ -89,7 +98,7 @@ mod tests {
         fn the_error_is_never_above_that_of_the_maximum_scale(x in prop::collection::vec(-1e3f32..1e3, 1..80)) {
             let largest = x.iter().fold(0f32, |max, x| max.max(x.abs()));
             prop_assume!(largest > 1e-6);
-            let (ours, plain) = (squared_error(&x, least_squares_scale(&x)), squared_error(&x, largest / LEVELS));
+            let (ours, plain) = (squared_error(&x, least_squares_scale(&x).unwrap()), squared_error(&x, largest / LEVELS));
             prop_assert!(ours <= plain * 1.0001, "{ours} > {plain}");
         }
 

@@ -1,11 +1,16 @@
 //! Weights in int8: `weight` becomes `Mul(Cast(levels), scale)`, an embedding is looked up before it is scaled.
 //!
 //! Cast and Mul of constants are folded by ONNX Runtime and by tract when they load the model, so that the file is small
-//! and the layer runs on the very float weights. DequantizeLinear is not: ONNX Runtime keeps it for its integer kernels
+//! and the layer runs on the very float weights. Scales are float16 where they are normal numbers there,
+//! if need be as multiples of a power of two. DequantizeLinear is not: ONNX Runtime keeps it for its integer kernels
 //! and runs it on every call where there is none: 2.3 times slower on EfficientNet-Lite0, 1.5 times on MiniLM (Cast and
 //! Mul: as fast as the original). tract folds results up to 4 MiB, so larger weights are decoded in pieces and joined.
 
+use std::collections::HashMap;
+use std::ops::Range;
+
 use globset::GlobSet;
+use half::{bf16, f16};
 use ndarray::ArrayD;
 
 use crate::ir::op::{Cast, Concat, Gather, Gemm, Mul};
@@ -19,17 +24,23 @@ use super::scale::least_squares_scales;
 /// What the two nodes, their names and the scale's header take in a file, roughly.
 const OVERHEAD_BYTES: usize = 250;
 
+/// What a node takes that widens float16 scales, and one that multiplies them by their unit.
+const NODE_BYTES: usize = 120;
+
+/// The constants that scales are multiples of, each once.
+type Units = HashMap<(GraphId, DType, u32), ValueId>;
+
 /// The elements of a piece whose float form tract still folds: 4 MiB of them.
 const PIECE_ELEMENTS: usize = 1 << 20;
 
 /// Quantizes every weight that only layers read; shared weights once.
 pub fn quantize(model: &mut Model, kept: &GlobSet, min_elements: usize) -> Outcome {
-    let mut outcome = Outcome::default();
+    let (mut outcome, mut units) = (Outcome::default(), Units::new());
     let constants: Vec<ValueId> =
         model.all_graphs().flat_map(|graph| model.initializers_of(graph)).filter(|&v| is_weight(model, v)).collect();
     for value in constants {
         let reader = first_reader(model, value);
-        match Weight::read(model, value, kept, min_elements).and_then(|weight| weight.store(model)) {
+        match Weight::read(model, value, kept, min_elements).and_then(|weight| weight.store(model, &mut units)) {
             Ok(()) => *outcome.applied.entry("int8_weight").or_default() += 1,
             Err(miss) => drop(reader.and_then(|reader| outcome.missed.insert(("int8_weight", reader), miss))),
         }
@@ -87,7 +98,47 @@ struct Weight {
     value: ValueId,
     axis: usize,
     levels: Vec<i8>,
-    scales: Vec<f32>,
+    scales: Scales,
+}
+
+/// Scales as they are stored: the numbers, which are of type `dtype`, times the unit.
+struct Scales {
+    numbers: Vec<f32>,
+    dtype: DType,
+    unit: f32,
+}
+
+impl Scales {
+    /// Rounds `scales` of a weight of type `weight` to float16 where all are normal numbers there and that saves bytes.
+    fn stored(scales: Vec<f32>, weight: DType) -> Match<Scales> {
+        let saved = scales.len() * weight.bits().saturating_sub(DType::F16.bits()) / 8;
+        let largest = scales.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
+        // Multiples up to 2¹⁵ leave room for scales that are 2²⁹ times smaller, as those of dead channels are.
+        let unit = (largest.log2().ceil() - 15.0).exp2();
+        let narrow = |unit: f32| -> Option<Scales> {
+            let rounded = scales.iter().map(|scale| f16::from_f32(scale / unit));
+            let numbers = rounded.map(|scale| scale.is_normal().then(|| scale.to_f32())).collect::<Option<_>>()?;
+            Some(Scales { numbers, dtype: DType::F16, unit })
+        };
+        let found = match weight {
+            DType::F16 => Some(narrow(1.0).ok_or(Miss("its scales are too small for float16"))?),
+            _ if saved > NODE_BYTES => narrow(1.0).or_else(|| narrow(unit).filter(|_| saved > 2 * NODE_BYTES)),
+            _ => None,
+        };
+        Ok(found.unwrap_or_else(|| {
+            let round = |scale: f32| if weight == DType::Bf16 { bf16::from_f32(scale).to_f32() } else { scale };
+            Scales { numbers: scales.iter().map(|&scale| round(scale)).collect(), dtype: weight, unit: 1.0 }
+        }))
+    }
+
+    /// What the levels are multiplied by.
+    fn factors(&self) -> Vec<f32> {
+        self.numbers.iter().map(|number| number * self.unit).collect()
+    }
+
+    fn bytes(&self) -> usize {
+        self.numbers.len() * self.dtype.bits() / 8
+    }
 }
 
 impl Weight {
@@ -102,20 +153,16 @@ impl Weight {
         let looked_up = readers(model, value).position(|(node, _)| model.node(node).op == "Gather");
         let axis = axes[looked_up.unwrap_or(0)].expect("all are");
 
-        let scale_bytes = tensor.shape()[axis] * tensor.dtype().bits() / 8;
-        require!(tensor.len() + scale_bytes + OVERHEAD_BYTES < tensor.byte_len(), "it would not be smaller");
         let floats = tensor.floats().ok_or(Miss("not a float tensor"))?;
         require!(floats.iter().all(|x| x.is_finite()), "the weight holds NaN or infinity");
         let weights = PerChannel::new(floats, tensor.shape(), axis);
-        let scales = least_squares_scales(&weights);
-        let smallest = scales.iter().copied().fold(f32::INFINITY, f32::min);
-        let narrow = tensor.dtype() == DType::F16;
-        require!(!narrow || smallest >= half::f16::MIN_POSITIVE.to_f32(), "its scales are too small for float16");
-        let (levels, _) = weights.quantize(&scales);
+        let scales = Scales::stored(least_squares_scales(&weights), tensor.dtype())?;
+        require!(tensor.len() + scales.bytes() + OVERHEAD_BYTES < tensor.byte_len(), "it would not be smaller");
+        let (levels, _) = weights.quantize(&scales.factors());
         Ok(Weight { value, axis, levels, scales })
     }
 
-    fn store(self, model: &mut Model) -> Match<()> {
+    fn store(self, model: &mut Model, units: &mut Units) -> Match<()> {
         let tensor = model.constant(self.value).ok_or(Miss("not a constant"))?;
         let (dtype, shape) = (tensor.dtype(), tensor.shape().to_vec());
         let name = model.value(self.value).name.clone();
@@ -123,17 +170,19 @@ impl Weight {
         let (lookups, products): (Vec<_>, Vec<_>) =
             readers(model, self.value).map(|(node, _)| node).partition(|&node| model.node(node).op == "Gather");
 
-        let coded = Coded { graph: model.value(self.value).graph, name, dtype, axis: self.axis, levels };
+        let graph = model.value(self.value).graph;
+        let anchor = place(model, graph, if products.is_empty() { &lookups } else { &products })?;
+        let coded = Coded { graph, anchor, name, dtype, axis: self.axis, levels };
         if lookups.is_empty() {
-            let weight = coded.decode_at_load(model, coded.place(model, &products)?, &self.scales)?;
+            let weight = coded.decode_at_load(model, &self.scales, units)?;
             model.replace_uses(self.value, weight);
             model.remove_constant(self.value);
             return Ok(());
         }
-        let (table, scale) = (coded.add_levels(model, &coded.levels, ""), coded.add_scale(model, &self.scales, "")?);
+        let table = coded.add_levels(model, &coded.levels, "");
+        let scale = coded.add_scale(model, units, &self.scales, 0..self.scales.numbers.len(), "")?;
         if !products.is_empty() {
-            let anchor = coded.place(model, &products)?;
-            let weight = coded.decode_before(model, anchor, table, scale, "");
+            let weight = coded.decode(model, table, scale, "");
             products.into_iter().for_each(|node| reread(model, node, self.value, weight));
         }
         for node in lookups {
@@ -161,9 +210,18 @@ fn cast(x: ValueId, to: DType) -> Cast {
     Cast { x, round_mode: "up".into(), saturate: 1, to: i64::from(to.code()) }
 }
 
-/// A quantized weight on its way into the graph.
+/// Where a constant of `graph` is decoded: at its only reader, or where all of them see it.
+fn place(model: &Model, graph: GraphId, readers: &[NodeId]) -> Match<NodeId> {
+    match *readers {
+        [reader] if model.node(reader).graph == graph => Ok(reader),
+        _ => model.nodes_of(graph).next().ok_or(Miss("its graph has no nodes")),
+    }
+}
+
+/// A quantized weight on its way into the graph, before the node `anchor`.
 struct Coded {
     graph: GraphId,
+    anchor: NodeId,
     name: String,
     dtype: DType,
     axis: usize,
@@ -171,25 +229,20 @@ struct Coded {
 }
 
 impl Coded {
-    /// Where the weight is decoded: at its only reader, or where all of them see it.
-    fn place(&self, model: &Model, readers: &[NodeId]) -> Match<NodeId> {
-        match *readers {
-            [reader] if model.node(reader).graph == self.graph => Ok(reader),
-            _ => model.nodes_of(self.graph).next().ok_or(Miss("its graph has no nodes")),
-        }
-    }
-
     /// Nodes that compute the float weight from constants alone, in pieces that every runtime folds.
-    fn decode_at_load(&self, model: &mut Model, anchor: NodeId, scales: &[f32]) -> Match<ValueId> {
+    fn decode_at_load(&self, model: &mut Model, scales: &Scales, units: &mut Units) -> Match<ValueId> {
+        let channels = 0..scales.numbers.len();
         let rows = self.levels.shape()[0];
         let row = self.levels.len() / rows.max(1);
         let rows_each = (PIECE_ELEMENTS / row.max(1)).clamp(1, rows);
         if rows_each == rows {
-            let (levels, scale) = (self.add_levels(model, &self.levels, ""), self.add_scale(model, scales, "")?);
-            return Ok(self.decode_before(model, anchor, levels, scale, ""));
+            let levels = self.add_levels(model, &self.levels, "");
+            let scale = self.add_scale(model, units, scales, channels.clone(), "")?;
+            return Ok(self.decode(model, levels, scale, ""));
         }
         let bytes = self.levels.bytes().expect("levels are bytes");
-        let common_scale = if self.axis == 0 { None } else { Some(self.add_scale(model, scales, "")?) };
+        let common_scale =
+            if self.axis == 0 { None } else { Some(self.add_scale(model, units, scales, channels.clone(), "")?) };
         let mut pieces = Vec::new();
         for first in (0..rows).step_by(rows_each) {
             let end = rows.min(first + rows_each);
@@ -199,35 +252,51 @@ impl Coded {
             let levels = self.add_levels(model, &levels, &suffix);
             let scale = match common_scale {
                 Some(scale) => scale,
-                None => self.add_scale(model, &scales[first..end], &suffix)?,
+                None => self.add_scale(model, units, scales, first..end, &suffix)?,
             };
-            pieces.push(self.decode_before(model, anchor, levels, scale, &suffix));
+            pieces.push(self.decode(model, levels, scale, &suffix));
         }
-        Ok(model.insert_before(anchor, Concat { xs: pieces, axis: 0 }, &self.name))
+        Ok(model.insert_before(self.anchor, Concat { xs: pieces, axis: 0 }, &self.name))
     }
 
     fn add_levels(&self, model: &mut Model, levels: &Tensor, suffix: &str) -> ValueId {
         model.add_constant(self.graph, &format!("{}.int8{suffix}", self.name), levels.clone())
     }
 
-    /// Scales in the shape that broadcasts against the channels' axis and those behind it.
-    fn add_scale(&self, model: &mut Model, scales: &[f32], suffix: &str) -> Match<ValueId> {
-        let mut shape = vec![1; self.levels.rank() - self.axis];
-        shape[0] = scales.len();
-        let scales = ArrayD::from_shape_vec(shape, scales.to_vec()).expect("a scale for each channel");
-        let scales = Tensor::from_floats(scales, self.dtype).ok_or(Miss("not a float tensor"))?;
-        Ok(model.add_constant(self.graph, &format!("{}.scale{suffix}", self.name), scales))
-    }
-
-    fn decode_before(
+    /// Scales of some channels, in the weight's type and the shape that broadcasts against the channels' axis and those
+    /// behind it.
+    fn add_scale(
         &self,
         model: &mut Model,
-        anchor: NodeId,
-        levels: ValueId,
-        scale: ValueId,
+        units: &mut Units,
+        scales: &Scales,
+        channels: Range<usize>,
         suffix: &str,
-    ) -> ValueId {
-        let floats = model.insert_before(anchor, cast(levels, self.dtype), &format!("{}.float{suffix}", self.name));
-        model.insert_before(anchor, Mul { a: floats, b: scale }, &format!("{}{suffix}", self.name))
+    ) -> Match<ValueId> {
+        let mut shape = vec![1; self.levels.rank() - self.axis];
+        shape[0] = channels.len();
+        let numbers =
+            ArrayD::from_shape_vec(shape, scales.numbers[channels].to_vec()).expect("a scale for each channel");
+        let stored = Tensor::from_floats(numbers, scales.dtype).ok_or(Miss("not a float tensor"))?;
+        let name = format!("{}.scale{suffix}", self.name);
+        if scales.dtype == self.dtype {
+            return Ok(model.add_constant(self.graph, &name, stored));
+        }
+        let stored = model.add_constant(self.graph, &format!("{name}.{}", scales.dtype), stored);
+        if scales.unit == 1.0 {
+            return Ok(model.insert_before(self.anchor, cast(stored, self.dtype), &name));
+        }
+        let multiples = model.insert_before(self.anchor, cast(stored, self.dtype), &format!("{name}.multiples"));
+        let tensor = Tensor::from_floats(ArrayD::from_elem(vec![], scales.unit), self.dtype);
+        let tensor = tensor.ok_or(Miss("not a float tensor"))?;
+        let unit = units.entry((self.graph, self.dtype, scales.unit.to_bits()));
+        let unit = *unit.or_insert_with(|| model.add_constant(self.graph, "scale_unit", tensor));
+        Ok(model.insert_before(self.anchor, Mul { a: multiples, b: unit }, &name))
+    }
+
+    fn decode(&self, model: &mut Model, levels: ValueId, scale: ValueId, suffix: &str) -> ValueId {
+        let name = format!("{}.float{suffix}", self.name);
+        let floats = model.insert_before(self.anchor, cast(levels, self.dtype), &name);
+        model.insert_before(self.anchor, Mul { a: floats, b: scale }, &format!("{}{suffix}", self.name))
     }
 }

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::progress::Line;
-use super::settings::{InputShape, Share};
+use super::settings::Share;
 use super::{CliError, print_out};
+use crate::analysis::FixedSizes;
 use crate::data::{DEFAULT_COUNT, Dataset};
 use crate::measure::{self, Inputs, Options};
 use crate::onnx;
@@ -23,9 +24,9 @@ pub struct CompareArgs {
     /// Samples to run both on, .npz or .npy [default: random inputs, which are weak evidence]
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Shape of an input for random inputs, like x=1,3,224,224; can be repeated
-    #[arg(long, value_name = "INPUT=SIZES")]
-    shape: Vec<InputShape>,
+    /// Fix the shape of an input (`x=1,3,224,224`) or a symbolic size (`batch=1`) of random inputs; can be repeated
+    #[arg(long, value_name = "NAME=SIZES")]
+    shape: Vec<String>,
     /// Seed of random inputs
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -50,10 +51,10 @@ pub fn run(args: CompareArgs) -> Result<ExitCode, CliError> {
     let (original, small) = (onnx::read(&args.original)?, onnx::read(&args.small)?);
     let data = args.data.as_ref().map(|file| Dataset::open(file, &original.model)).transpose();
     let data = data.map_err(ShrinkError::from)?;
-    let shapes = args.shape.iter().map(|shape| (shape.input.clone(), shape.sizes.clone())).collect();
+    let sizes = FixedSizes::parse(&original.model, &args.shape).map_err(ShrinkError::from)?;
     let inputs = match &data {
         Some(data) => Inputs::Data(data),
-        None => Inputs::Random { shapes: &shapes, seed: args.seed, count: DEFAULT_COUNT },
+        None => Inputs::Random { sizes: &sizes, seed: args.seed, count: DEFAULT_COUNT },
     };
     let line = Line::new(false);
     let options = Options { latency: true, progress: &|total| line.sample(total) };

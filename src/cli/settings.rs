@@ -35,9 +35,9 @@ pub struct Settings {
     /// Samples for the check alone, where passes learn from --data
     #[arg(long, value_name = "FILE", help_heading = "Check")]
     pub test_data: Option<PathBuf>,
-    /// Shape of an input for random inputs, like x=1,3,224,224; can be repeated
-    #[arg(long, value_name = "INPUT=SIZES", help_heading = "Check")]
-    pub shape: Vec<InputShape>,
+    /// Fix the shape of an input (`x=1,3,224,224`) or a symbolic size (`batch=1`) of random inputs; can be repeated
+    #[arg(long, value_name = "NAME=SIZES", help_heading = "Check")]
+    pub shape: Vec<String>,
     /// Fail if accuracy falls by more, like 1% or 0.01; needs labels
     #[arg(long, value_name = "SHARE", help_heading = "Check")]
     pub max_drop: Option<Share>,
@@ -158,35 +158,5 @@ impl FromStr for Share {
             Ok(share) if (0.0..=1.0).contains(&share) => Ok(Share(share)),
             _ => Err("it is a number from 0 to 1, or a percentage like 1%".into()),
         }
-    }
-}
-
-/// The shape of an input, as `--shape` gives it.
-#[derive(Clone, Deserialize)]
-#[serde(try_from = "String")]
-pub struct InputShape {
-    pub input: String,
-    pub sizes: Vec<usize>,
-}
-
-impl TryFrom<String> for InputShape {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<InputShape, String> {
-        text.parse()
-    }
-}
-
-impl FromStr for InputShape {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<InputShape, String> {
-        let form = || format!("`{text}` is not of the form x=1,3,224,224");
-        let (input, sizes) = text.rsplit_once('=').filter(|(input, _)| !input.is_empty()).ok_or_else(form)?;
-        let sizes = match sizes.trim() {
-            "" => Vec::new(),
-            sizes => sizes.split(',').map(|size| size.trim().parse()).collect::<Result<_, _>>().map_err(|_| form())?,
-        };
-        Ok(InputShape { input: input.into(), sizes })
     }
 }

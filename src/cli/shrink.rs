@@ -61,7 +61,7 @@ fn job(model: PathBuf, settings: &Settings) -> Job {
         passes: settings.passes.clone(),
         data: settings.data.clone(),
         test_data: settings.test_data.clone(),
-        shapes: settings.shape.iter().map(|shape| (shape.input.clone(), shape.sizes.clone())).collect(),
+        sizes: settings.shape.clone(),
         write: WriteOptions { external_data: settings.external_data.then(ExternalData::default) },
         seed: settings.seed.unwrap_or_default(),
         gates: Gates {

@@ -2,17 +2,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use indexmap::IndexMap;
-
 use super::bind::required_inputs;
 use super::cast::cast;
 use super::dataset::{Column, Dataset, Labels, Samples, Source};
 use super::random::Random;
-use crate::analysis::Shapes;
+use crate::analysis::{FixedSizes, Shapes};
 use crate::ir::{DType, Dim, Model, Node, Size, Tensor, TensorType, Use, Value, ValueId};
-
-/// Shapes of inputs by name, as a user fixes them.
-pub type InputShapes = IndexMap<String, Vec<usize>>;
 
 /// Enough to see gross errors, few enough for large models.
 pub const DEFAULT_COUNT: usize = 16;
@@ -38,11 +33,11 @@ pub struct SynthesisError(String);
 /// `count` samples for `model`, which is run one sample at a time.
 ///
 /// Floats are standard normal, integers that index a table stay within it, masks are one. Batches are 1; other axes that
-/// neither the model nor `shapes` fixes get the first common lengths with which `run` succeeds; equal symbols are equal
+/// neither the model nor `sizes` fixes get the first common lengths with which `run` succeeds; equal symbols are equal
 /// lengths. The same seed makes the same samples on every machine.
 pub fn synthesize(
     model: &Model,
-    shapes: &InputShapes,
+    sizes: &FixedSizes,
     seed: u64,
     count: usize,
     mut run: impl FnMut(&[Tensor]) -> Result<(), String>,
@@ -51,10 +46,6 @@ pub fn synthesize(
         .map(|(id, value)| Input::of(id, value))
         .collect::<Result<_, _>>()
         .map_err(SynthesisError)?;
-    if let Some(unknown) = shapes.keys().find(|name| !inputs.iter().any(|input| input.value.name == **name)) {
-        let known = inputs.iter().map(|input| format!("`{}`", input.value.name)).collect::<Vec<_>>().join(", ");
-        return Err(SynthesisError(format!("the model has no input `{unknown}`; it has {known}")));
-    }
     let filled = fill_rules(model, &inputs);
     let make = |lengths: &[Vec<usize>], count: usize| {
         let columns = std::iter::zip(&inputs, lengths).zip(&filled).enumerate();
@@ -75,7 +66,7 @@ pub fn synthesize(
 
     let (mut tried, mut failure) = (BTreeSet::new(), None);
     for lengths in TRIES {
-        let lengths = input_shapes(&inputs, shapes, lengths).map_err(SynthesisError)?;
+        let lengths = input_shapes(&inputs, sizes, lengths).map_err(SynthesisError)?;
         if tried.insert(lengths.clone()) {
             match run(&make(&lengths, 1).sample(0)) {
                 Ok(()) => return Ok(make(&lengths, count)),
@@ -127,20 +118,9 @@ fn is_integer(dtype: DType) -> bool {
 }
 
 /// A length for every axis of every input.
-fn input_shapes(
-    inputs: &[Input],
-    given: &InputShapes,
-    tried: (usize, usize, usize),
-) -> Result<Vec<Vec<usize>>, String> {
-    let mut symbols: HashMap<&str, usize> = HashMap::new();
-    for input in inputs {
-        let Some(lengths) = given.get(&input.value.name) else { continue };
-        for (dim, &length) in std::iter::zip(input.dims, lengths) {
-            if let Size::Symbol(symbol) = &dim.size {
-                symbols.insert(symbol, length);
-            }
-        }
-    }
+fn input_shapes(inputs: &[Input], given: &FixedSizes, tried: (usize, usize, usize)) -> Result<Vec<Vec<usize>>, String> {
+    let mut symbols: HashMap<&str, usize> =
+        given.symbols.iter().map(|(name, &length)| (name.as_str(), length)).collect();
     for input in inputs {
         if let Some(Dim { size: Size::Symbol(symbol), .. }) = input.dims.first() {
             symbols.entry(symbol).or_insert(1);
@@ -150,8 +130,8 @@ fn input_shapes(
     inputs
         .iter()
         .map(|input| {
-            if let Some(lengths) = given.get(&input.value.name) {
-                return check_given(input, lengths);
+            if let Some(lengths) = given.inputs.get(&input.id) {
+                return Ok(lengths.clone());
             }
             let guess = |axis: usize| match axis {
                 0 => 1,
@@ -172,21 +152,6 @@ fn input_shapes(
             }
         })
         .collect()
-}
-
-fn check_given(input: &Input, lengths: &[usize]) -> Result<Vec<usize>, String> {
-    let fits = input.value.ty.as_ref().and_then(|ty| ty.as_tensor()).is_some_and(|ty| ty.shape.is_none())
-        || lengths.len() == input.dims.len()
-            && std::iter::zip(input.dims, lengths).all(|(dim, &n)| match dim.size {
-                Size::Fixed(m) if m >= 0 => m == n as i64,
-                _ => true,
-            });
-    match fits {
-        true => Ok(lengths.to_vec()),
-        false => {
-            Err(format!("the shape {lengths:?} given for input `{}` does not fit its declared one", input.value.name))
-        }
-    }
 }
 
 /// What an input is filled with.

@@ -2,23 +2,25 @@
 //!
 //! A value keeps its name unless another value of its graph, or one defined before in an enclosing graph, has it already.
 //! Inputs and outputs of a graph choose first. Bodies beside each other may use the same names.
+//! Nodes have names of their own, which runtimes want to be unique within a graph.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Index;
 
-use super::model::{GraphId, Model, ValueDef, ValueId};
+use super::model::{GraphId, Model, NodeId, ValueDef, ValueId};
 
-/// The name of every value of a model.
+/// The name of every value and node of a model.
 pub struct Names<'m> {
     model: &'m Model,
     renamed: HashMap<ValueId, String>,
+    renamed_nodes: HashMap<NodeId, String>,
 }
 
 impl Names<'_> {
     pub fn of(model: &Model) -> Names<'_> {
         let mut naming = Naming {
-            names: Names { model, renamed: HashMap::new() },
+            names: Names { model, renamed: HashMap::new(), renamed_nodes: HashMap::new() },
             scopes: Vec::new(),
             all: HashSet::new(),
             last: HashMap::new(),
@@ -28,6 +30,13 @@ impl Names<'_> {
             naming.graph(function.body);
         }
         naming.names
+    }
+}
+
+impl Index<NodeId> for Names<'_> {
+    type Output = str;
+    fn index(&self, node: NodeId) -> &str {
+        self.renamed_nodes.get(&node).unwrap_or(&self.model.node(node).name)
     }
 }
 
@@ -75,6 +84,7 @@ impl<'m> Naming<'m> {
                 self.define_result(value, &outputs);
             }
         }
+        self.name_nodes(graph);
         for node in model.nodes_of(graph) {
             for body in model.node(node).bodies() {
                 self.graph(body);
@@ -84,6 +94,36 @@ impl<'m> Naming<'m> {
             }
         }
         self.scopes.pop();
+    }
+
+    /// The first node of a name keeps it; the others get a number that makes it new. Nodes need no name.
+    fn name_nodes(&mut self, graph: GraphId) {
+        let model = self.names.model;
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        for node in model.nodes_of(graph) {
+            *counts.entry(&model.node(node).name).or_default() += 1;
+        }
+        counts.retain(|name, count| !name.is_empty() && *count > 1);
+        if counts.is_empty() {
+            return;
+        }
+        let mut taken: HashSet<Cow<str>> =
+            model.nodes_of(graph).map(|node| model.node(node).name.as_str().into()).collect();
+        let mut numbers: HashMap<&str, usize> = HashMap::new();
+        for node in model.nodes_of(graph) {
+            let name = model.node(node).name.as_str();
+            if !counts.contains_key(name) {
+                continue;
+            }
+            let number = numbers.entry(name).or_default();
+            while *number > 0 && !taken.insert(format!("{name}_{number}").into()) {
+                *number += 1;
+            }
+            if *number > 0 {
+                self.names.renamed_nodes.insert(node, format!("{name}_{number}"));
+            }
+            *number += 1;
+        }
     }
 
     /// Defines a value that may be among the graph's `outputs`, whose names are chosen.

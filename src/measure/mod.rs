@@ -16,7 +16,8 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::data::{Dataset, InputShapes, Source, synthesize};
+use crate::analysis::FixedSizes;
+use crate::data::{Dataset, Source, synthesize};
 use crate::ir::{Model, Tensor};
 use crate::runtime::{Runner, RuntimeError};
 
@@ -88,7 +89,7 @@ pub enum Inputs<'a> {
     /// Bound to the original.
     Data(&'a Dataset),
     /// Made up for the original, `count` samples of them.
-    Random { shapes: &'a InputShapes, seed: u64, count: usize },
+    Random { sizes: &'a FixedSizes, seed: u64, count: usize },
 }
 
 /// How to compare.
@@ -148,9 +149,9 @@ pub fn check(original: &Model, small: &Model, inputs: Inputs, options: Options) 
     let random;
     let data = match inputs {
         Inputs::Data(data) => data,
-        Inputs::Random { shapes, seed, count } => {
+        Inputs::Random { sizes, seed, count } => {
             let run = |sample: &[Tensor]| reference.run(sample).map(drop).map_err(|error| error.to_string());
-            match synthesize(original, shapes, seed, count, run) {
+            match synthesize(original, sizes, seed, count, run) {
                 Ok(dataset) => random = dataset,
                 Err(error) => return Ok(Check::NotChecked { reason: error.to_string() }),
             }

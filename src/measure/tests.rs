@@ -1,4 +1,5 @@
 use super::*;
+use crate::analysis::FixedSizes;
 use crate::ir::op::{Add, Identity, Mul};
 use crate::ir::{DType, Function, Operation, OpsetImports, Size, Tensor, Type};
 
@@ -136,7 +137,7 @@ fn what_does_not_run_is_no_error() {
 #[test]
 fn random_inputs_are_the_same_for_both() {
     let model = scale(&[2.0, 3.0]);
-    let inputs = Inputs::Random { shapes: &InputShapes::new(), seed: 5, count: 4 };
+    let inputs = Inputs::Random { sizes: &FixedSizes::default(), seed: 5, count: 4 };
     let Check::Done(found) = check(&model, &model, inputs, Options { latency: true, ..Options::default() }).unwrap()
     else {
         panic!()

@@ -12,7 +12,7 @@
 //! - Attributes have a type, and only the field that it names.
 //! - Before IR 4 every initializer had to be an input too, without being one that callers set: these are constants.
 //! - `ir_version` is raised where the model uses what came later.
-//! - Values of one name, in graphs that see each other, get numbers.
+//! - Values of one name, in graphs that see each other, get numbers, and so do nodes of one name in a graph.
 
 mod opset;
 pub mod proto;

@@ -1,6 +1,8 @@
 //! What a pass may use besides the model, and what it tells.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,6 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Observer;
+use crate::analysis::Shapes;
 use crate::data::Dataset;
 use crate::ir::{Model, NodeId};
 use crate::rewrite::{Miss, Outcome, Rules};
@@ -30,16 +33,30 @@ pub struct Context {
     pub observers: Vec<Box<dyn Observer>>,
     /// Set from outside to end the pipeline before its next pass.
     pub cancelled: Arc<AtomicBool>,
+    /// The last inference, and the revision of the model that it saw.
+    pub inferred: Option<(u64, Rc<Shapes>)>,
 }
 
 impl Context {
+    /// Types and shapes of the pipeline's model, inferred again only where it has changed.
+    pub fn shapes(&mut self, model: &Model) -> Rc<Shapes> {
+        let fresh = self.inferred.take().filter(|(revision, _)| *revision == model.revision());
+        let (_, shapes) = fresh.unwrap_or_else(|| (model.revision(), Rc::new(Shapes::infer(model))));
+        self.inferred = Some((model.revision(), shapes.clone()));
+        shapes
+    }
+
     pub fn report(&mut self, outcome: Outcome) {
         self.outcomes.push(outcome);
     }
 
     /// Applies `rules` and reports what came of it.
     pub fn apply(&mut self, model: &mut Model, rules: Rules) {
-        let outcome = rules.apply(model);
+        let known = self.inferred.take().filter(|(revision, _)| *revision == model.revision());
+        let (revision, shapes) = (model.revision(), OnceCell::new());
+        let _ = known.map(|(_, known)| shapes.set(known));
+        let outcome = rules.apply(model, &shapes);
+        self.inferred = shapes.into_inner().map(|shapes| (revision, shapes));
         self.report(outcome);
     }
 

@@ -87,6 +87,7 @@ impl Pipeline {
 
     /// Runs every pass on `model`; `cx` gets a report of each.
     pub fn run(&self, model: &mut Model, cx: &mut Context) -> Result<(), PipelineError> {
+        cx.inferred = None;
         run_items(&self.0, model, cx).map(|_| ())
     }
 }

@@ -346,7 +346,7 @@ impl Printer<'_> {
 
         if !node.name.is_empty() {
             self.out.push('[');
-            write_name(&mut self.out, &node.name);
+            write_name(&mut self.out, &self.names[id]);
             self.out.push_str("] ");
         }
         self.operands(&node.outputs);

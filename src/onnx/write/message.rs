@@ -169,7 +169,7 @@ impl Writer<'_> {
         NodeProto {
             input: node.inputs.iter().map(name).collect(),
             output: node.outputs.iter().map(name).collect(),
-            name: given(&node.name),
+            name: given(&self.names[id]),
             op_type: Some(node.op.clone()),
             domain: given(&node.domain),
             overload: given(&node.overload),
