@@ -120,7 +120,12 @@ pub fn shrink(job: &Job, cx: &mut Context, progress: &dyn Progress) -> Result<Sh
     let sizes = FixedSizes::parse(&original.model, &job.sizes)?;
     let judge = job.samples(&original.model, &pipeline, cx)?;
 
+    let mut warnings = original.warnings.clone();
     let mut small = original.model.clone();
+    if !pipeline.is_empty() && !small.header.training_info.is_empty() {
+        small.header.training_info.clear();
+        warnings.push("the training information is left out: it names weights and nodes that passes change".into());
+    }
     let failed = |error| ShrinkError::Pipeline { model: job.model.clone(), error };
     pipeline.run(&mut small, cx).map_err(failed)?;
     small.verify()?;
@@ -142,7 +147,6 @@ pub fn shrink(job: &Job, cx: &mut Context, progress: &dyn Progress) -> Result<Sh
         false => (None, encoded_bytes(&small)?),
     };
 
-    let mut warnings = original.warnings.clone();
     warnings.extend(written.as_ref().and_then(|written| written.note.clone()));
     Ok(Shrunk {
         version: env!("CARGO_PKG_VERSION"),

@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use onnxshrink::ir::{Attrs, Operation};
 
 const MODEL: &str = "testdata/models/mnist_resdw_bn.onnx";
 const DATA: &str = "testdata/models/mnist_resdw.npz";
@@ -122,6 +125,65 @@ fn a_bad_run_leaves_the_old_output_alone() {
     }
     assert_eq!(fs::read(&out).unwrap(), b"old");
     assert_eq!(files(&folder), ["small.onnx"]);
+}
+
+#[test]
+fn a_killed_run_leaves_the_old_file_whole_or_a_new_one() {
+    let folder = folder();
+    let (out, out_text) = path(&folder, "small.onnx");
+    for delay in (0..60).step_by(4) {
+        fs::write(&out, "old").unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_onnxshrink"))
+            .args([MODEL, "-o", &out_text, "-q", "--no-check"])
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(delay));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let whole = fs::read(&out).unwrap() == b"old" || onnxshrink::onnx::read(&out).is_ok();
+        assert!(whole, "killed after {delay} ms");
+    }
+}
+
+#[test]
+fn training_information_is_left_out_with_a_warning() {
+    let folder = folder();
+    let (model, text) = path(&folder, "model.onnx");
+    let mut trained = onnxshrink::onnx::read(MODEL).unwrap().model;
+    trained.header.training_info = vec![Default::default()];
+    onnxshrink::onnx::write(&trained, &model, &Default::default()).unwrap();
+    let (out, out_text) = path(&folder, "small.onnx");
+    let output = run(&[&text, "-o", &out_text, "--no-check"]);
+    assert_eq!(output.status.code(), Some(0));
+    let told = [output.stdout, output.stderr].concat();
+    assert!(String::from_utf8_lossy(&told).contains("the training information is left out"));
+    assert!(onnxshrink::onnx::read(out).unwrap().model.header.training_info.is_empty());
+}
+
+#[test]
+fn a_model_that_cannot_run_is_made_small_and_not_checked() {
+    let folder = folder();
+    let (model, text) = path(&folder, "model.onnx");
+    let mut unknown = onnxshrink::onnx::read(MODEL).unwrap().model;
+    let (main, last) = (unknown.main, unknown.graph(unknown.main).outputs[0]);
+    let strange = Operation {
+        domain: "vendor".into(),
+        op: "Strange".into(),
+        overload: String::new(),
+        inputs: vec![Some(last)],
+        attrs: Attrs::default(),
+    };
+    let result = unknown.append(main, "strange", strange);
+    unknown.add_output(main, result);
+    unknown.opsets.0.insert("vendor".into(), 1);
+    onnxshrink::onnx::write(&unknown, &model, &Default::default()).unwrap();
+    let (out, out_text) = path(&folder, "small.onnx");
+    let output = run(&[&text, "-o", &out_text]);
+    assert_eq!(output.status.code(), Some(0));
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.contains("not checked") && told.contains("Strange"), "{told}");
+    assert!(fs::metadata(&out).unwrap().len() * 3 < fs::metadata(&model).unwrap().len());
+    assert_eq!(code(&[&text, "-o", &out_text, "-q", "--min-cosine", "0.9"]), 1);
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn agreement_text(f: &mut Formatter, agreement: &Agreement) -> Result {
         }
     }
     if let Some(Latency { ratio: [low, _, high], runs, .. }) = agreement.latency {
-        write!(f, "\nlatency: one thread, median of {runs} runs by turns, ratio {low:.2}x to {high:.2}x")?;
+        write!(f, "\nlatency: one thread, median of {runs} runs by turns, ratio {low:.2}x to {high:.2}x (95 %)")?;
     }
     agreement.warnings.iter().try_for_each(|warning| write!(f, "\nwarning: {warning}"))
 }
