@@ -105,11 +105,25 @@ fn official_outputs_are_as_inferred() {
             "{what}: of {outputs} outputs {typed} have a type, {shaped} a fixed shape, {with_elements} elements, {} are wrong",
             wrong.len()
         );
-        eprintln!("no rank: {unknown:?}");
-        assert!(wrong.is_empty(), "{wrong:#?}");
+        let unexplained = |name: &&String| !WITHOUT_RULE.iter().any(|(beginning, _)| name.starts_with(beginning));
+        let unknown: Vec<_> = unknown.iter().filter(unexplained).collect();
+        assert!(unknown.is_empty(), "{what}: no rank is known in {unknown:?}");
+        assert!(wrong.is_empty(), "{what}: {wrong:#?}");
     }
-    assert!(models.is_empty() || by_value.shaped * 10 > by_value.outputs * 8, "few shapes are known");
+    assert!(models.is_empty() || by_value.shaped * 100 > by_value.outputs * 94, "few shapes are known");
 }
+
+/// Official tests whose outputs have no known rank, by the beginnings of their names.
+const WITHOUT_RULE: &[(&str, &str)] = &[
+    ("test_adagrad", "operators of training have no rules"),
+    ("test_adam", "operators of training have no rules"),
+    ("test_momentum", "operators of training have no rules"),
+    ("test_nesterov_momentum", "operators of training have no rules"),
+    ("test_ai_onnx_ml", "operators of other domains have no rules"),
+    ("test_affine_grid", "the expanded function joins branches for images and volumes"),
+    ("test_optional_get_element_optional_tensor", "optional values are not followed"),
+    ("test_scan_sum", "Scan had an axis of samples around all of its operands before opset 9"),
+];
 
 #[test]
 fn inferred_types_and_shapes_agree_with_the_declared_ones() {
@@ -227,25 +241,34 @@ fn the_zoo_is_known_to_the_last_value() {
             })
             .collect();
         let concrete = Shapes::infer_with(&model, &FixedSizes { inputs, ..FixedSizes::default() });
-        let (mut results, mut shaped, mut known) = (0, 0, 0);
+        let given: Vec<&SymExpr> =
+            model.graph(model.main).inputs.iter().filter_map(|&x| symbolic.lengths(x)).flatten().collect();
+        let (mut results, mut open) = (0, Vec::new());
         for node in model.all_nodes() {
             for &out in model.node(node).outputs.iter().flatten() {
                 results += 1;
-                shaped += usize::from(concrete.fixed(out).is_some());
-                known += usize::from(symbolic.rank(out).is_some());
-                assert!(symbolic.dtype(out).is_some(), "{}: {}", path.display(), model.label(node));
-                if let (Some(general), Some(special)) = (symbolic.lengths(out), concrete.lengths(out)) {
-                    let agrees = general.iter().zip(&special).all(|pair| match pair {
-                        (SymExpr::Value(a), SymExpr::Value(b)) => a == b,
-                        _ => true,
-                    });
-                    assert!(agrees && general.len() == special.len(), "{}: {}", path.display(), model.label(node));
+                let place = || format!("{}: {}", path.display(), model.label(node));
+                let (Some(general), Some(special)) = (symbolic.lengths(out), concrete.fixed(out)) else {
+                    panic!("{}: {:?}, {:?}", place(), symbolic.fact(out), concrete.fact(out));
+                };
+                assert!(symbolic.dtype(out).is_some() && general.len() == special.len(), "{}", place());
+                let agrees = |(length, n): (&SymExpr, &usize)| match length {
+                    SymExpr::Value(length) => *length as usize == *n,
+                    _ => true,
+                };
+                assert!(general.iter().zip(&special).all(agrees), "{}: {general:?} is {special:?}", place());
+                if general.iter().any(|length| is_open(length, &given)) {
+                    open.push(format!("{} {general:?}", place()));
                 }
             }
         }
-        eprintln!("{}: {results} results, {shaped} of fixed shape, {known} of known rank", path.display());
-        // What the rest depends on is computed by Slice with negative steps and the like: it grows with the rules.
-        assert!(shaped * 4 >= results * 3, "{}: {shaped} of {results}", path.display());
-        assert!(concrete.dtype(model.graph(model.main).outputs[0]) == Some(DType::F32));
+        eprintln!("{}: {results} results, {} with an open length", path.display(), open.len());
+        assert!(open.is_empty(), "{}", open.join("\n"));
+        assert_eq!(concrete.dtype(model.graph(model.main).outputs[0]), Some(DType::F32));
     }
+}
+
+/// Whether the length does not follow from those of the inputs.
+fn is_open(length: &SymExpr, given: &[&SymExpr]) -> bool {
+    length.iter().any(|part| matches!(part, SymExpr::Var(symbol) if symbol.synthetic && !given.contains(&part)))
 }

@@ -114,7 +114,7 @@ struct Source {
 
 fn input_shapes(model: &Model, shapes: &Shapes) -> Vec<Source> {
     let inputs = &model.graph(model.main).inputs;
-    inputs.iter().filter_map(|&input| Some(Source { input, lengths: shapes.lengths(input)? })).collect()
+    inputs.iter().filter_map(|&input| Some(Source { input, lengths: shapes.lengths(input)?.to_vec() })).collect()
 }
 
 impl Source {
@@ -130,7 +130,7 @@ fn fix_reshape(at: &Site, reshape: Reshape) -> Match<Rewrite> {
     require!(at.tensor(reshape.shape).is_err(), "its target is a constant");
     require!(reshape.allowzero == 0, "zeros of its target mean zero");
     let elements = at.shapes().elements(reshape.shape).ok_or(Miss("its target is not known"))?;
-    let target = reshape_target(elements, at.shapes().lengths(reshape.x).as_deref())?;
+    let target = reshape_target(elements, at.shapes().lengths(reshape.x))?;
     let mut new = at.rewrite();
     let shape = new.constant("shape", Tensor::from_ints(&target));
     new.replace_root(Reshape { shape, ..reshape })

@@ -120,8 +120,8 @@ impl<'m> Count<'m> {
             "ConvTranspose" => self.over_kernel(operand(0)?, operand(1)?),
             // Each element of the result is a product over the last axis of the left operand.
             "MatMul" | "MatMulInteger" | "QLinearMatMul" => {
-                let depth = self.lengths(operand(0)?)?.last()?.clone();
-                self.elements(result(node)?)?.checked_mul(self.number(&depth)?)
+                let depth = self.lengths(operand(0)?)?.last()?;
+                self.elements(result(node)?)?.checked_mul(self.number(depth)?)
             }
             "Gemm" => {
                 let a = self.lengths(operand(0)?)?;
@@ -168,7 +168,7 @@ impl<'m> Count<'m> {
             }
             all.extend(labels.into_iter().zip(lengths).filter(|(label, _)| seen.insert(*label)).map(|(_, x)| x));
         }
-        (terms.len() == 2).then(|| self.product(&all)).flatten()
+        (terms.len() == 2).then(|| self.product(all)).flatten()
     }
 
     /// Q·Kᵀ and the product of the weights with V, for each query and key.
@@ -180,7 +180,7 @@ impl<'m> Count<'m> {
             Some(Attr::Int(heads)) => u64::try_from(*heads).ok(),
             _ => None,
         };
-        match (q.as_slice(), k.as_slice(), v.as_slice()) {
+        match (q, k, v) {
             _ if past => None,
             ([_, _, _, _], [_, _, keys, _], [_, _, _, width]) => {
                 let queries = self.product(q.get(..3)?)?;
@@ -191,24 +191,24 @@ impl<'m> Count<'m> {
                 let (q_heads, kv_heads) = (heads("q_num_heads")?, heads("kv_num_heads")?);
                 let values = self.number(values)?.checked_div(kv_heads)?.checked_mul(q_heads)?;
                 let widths = self.number(width)?.checked_add(values)?;
-                let pairs = self.product(&[batch.clone(), queries.clone(), keys.clone()])?;
+                let pairs = self.product([batch, queries, keys])?;
                 pairs.checked_mul(widths)
             }
             _ => None,
         }
     }
 
-    fn lengths(&self, value: ValueId) -> Option<Vec<SymExpr>> {
+    fn lengths(&self, value: ValueId) -> Option<&'m [SymExpr]> {
         self.shapes.lengths(value)
     }
 
     fn elements(&mut self, value: ValueId) -> Option<u64> {
         let lengths = self.lengths(value)?;
-        self.product(&lengths)
+        self.product(lengths)
     }
 
-    fn product(&mut self, lengths: &[SymExpr]) -> Option<u64> {
-        lengths.iter().try_fold(1u64, |product, length| product.checked_mul(self.number(length)?))
+    fn product<'e>(&mut self, lengths: impl IntoIterator<Item = &'e SymExpr>) -> Option<u64> {
+        lengths.into_iter().try_fold(1u64, |product, length| product.checked_mul(self.number(length)?))
     }
 
     /// The length with open sizes of the inputs taken as 1; none where it depends on anything else.

@@ -169,15 +169,15 @@ impl Layer {
 }
 
 fn lengths(shapes: &Shapes, value: ValueId) -> Option<Vec<Length>> {
-    let length = |length: SymExpr| match length {
-        SymExpr::Value(n) => usize::try_from(n).map_or_else(|_| Length::Open("?".into()), Length::Fixed),
+    let length = |length: &SymExpr| match length {
+        SymExpr::Value(n) => usize::try_from(*n).map_or_else(|_| Length::Open("?".into()), Length::Fixed),
         // Sizes that nobody named say nothing under the names that the analysis gives them.
         open if open.iter().any(|part| matches!(part, SymExpr::Var(symbol) if symbol.synthetic)) => {
             Length::Open("?".into())
         }
         open => Length::Open(open.to_string()),
     };
-    Some(shapes.lengths(value)?.into_iter().map(length).collect())
+    Some(shapes.lengths(value)?.iter().map(length).collect())
 }
 
 /// `[1,3,224,224]`; nothing for a scalar.

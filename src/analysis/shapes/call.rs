@@ -1,10 +1,13 @@
 //! A node as the rules see it: what is known of its operands, and its attributes.
 
-use rten_shape_inference::{InferShapes, InferShapesContext, SymExpr, SymTensor, SymbolGen};
+use ndarray::{ArrayViewD, IxDyn};
+use rten_shape_inference::{SymExpr, SymbolGen};
 
-use super::expression::is_cut;
-use super::{MOST_ELEMENTS, fixed_length};
-use crate::ir::{Attr, Node, Tensor};
+use super::dtype::result_type;
+use super::expression::{is_cut, plausible};
+use super::infer::holds_sizes;
+use super::{Fact, MOST_ELEMENTS, Shapes, fixed_length, fixed_lengths};
+use crate::ir::{Attr, DType, Model, Node, Tensor};
 
 /// A shape.
 pub type Lengths = Vec<SymExpr>;
@@ -13,72 +16,115 @@ pub const ONE: SymExpr = SymExpr::Value(1);
 
 /// A node with what is known of its operands.
 pub struct Call<'c> {
+    pub model: &'c Model,
     pub node: &'c Node,
-    /// What is known of each operand; none where it is left out.
-    pub operands: &'c [Option<SymTensor>],
-    /// The operands that are constants.
-    pub constants: &'c [Option<&'c Tensor>],
+    pub facts: &'c Shapes,
     pub opset: i64,
     pub symbols: &'c mut SymbolGen,
 }
 
-impl Call<'_> {
-    /// The axes that a reduction removes; none where they are not known.
-    pub(super) fn reduced_axes(&self) -> Option<Vec<usize>> {
-        let attrs = Attributes(self.node);
-        let rank = self.lengths(0)?.len();
-        if matches!(self.node.op.as_str(), "ArgMax" | "ArgMin") {
-            return Some(vec![place(attrs.int("axis", 0), rank)?]);
+impl<'c> Call<'c> {
+    /// What is known of each result.
+    pub fn results(&mut self) -> Vec<Fact> {
+        let typed = |index| Fact { dtype: result_type(self, index), ..Fact::default() };
+        let mut facts: Vec<Fact> = (0..self.node.outputs.len()).map(typed).collect();
+        if !self.node.domain.is_empty() {
+            return facts;
         }
-        let axes = if self.is_given(1, "axes") { self.axes(1, "axes")? } else { vec![] };
-        match (axes.as_slice(), attrs.int("noop_with_empty_axes", 0)) {
-            ([], 0) => Some((0..rank).collect()),
-            (axes, _) => places(axes, rank),
+        if facts.first().is_some_and(|first| holds_sizes(first.dtype))
+            && let Some(computed) = self.computed()
+        {
+            for (fact, elements) in facts.iter_mut().zip(computed) {
+                fact.lengths = super::infer::lengths(elements.shape());
+                fact.elements = (elements.len() <= MOST_ELEMENTS).then(|| elements.into_iter().collect());
+            }
+        } else if let Some(shapes) = self.shapes() {
+            for (fact, lengths) in facts.iter_mut().zip(shapes) {
+                fact.lengths = Some(lengths.into_iter().map(|length| plausible(length, self.symbols)).collect());
+            }
         }
+        facts
     }
 
-    pub(super) fn infer(&mut self, rule: &dyn InferShapes) -> Option<Lengths> {
-        let results = rule.infer_shapes(InferShapesContext::new(self.operands), self.symbols).ok()?;
-        Some(results.first()?.shape()?.collect())
+    fn fact(&self, index: usize) -> Option<&'c Fact> {
+        Some(self.facts.fact((*self.node.inputs.get(index)?)?))
     }
 
-    pub(super) fn lengths(&self, index: usize) -> Option<Lengths> {
-        Some(self.operands.get(index)?.as_ref()?.shape()?.collect())
+    pub fn dtype(&self, index: usize) -> Option<DType> {
+        self.fact(index)?.dtype
+    }
+
+    pub fn lengths(&self, index: usize) -> Option<&'c [SymExpr]> {
+        self.fact(index)?.lengths.as_deref()
+    }
+
+    pub fn rank(&self, index: usize) -> Option<usize> {
+        self.lengths(index).map(<[SymExpr]>::len)
+    }
+
+    /// The operand, where it is a constant.
+    pub fn constant(&self, index: usize) -> Option<&'c Tensor> {
+        self.model.constant((*self.node.inputs.get(index)?)?)
     }
 
     /// The operand, where its elements are known.
-    pub(super) fn held(&self, index: usize) -> Option<&SymTensor> {
-        self.operands.get(index)?.as_ref().filter(|tensor| tensor.values().is_some())
+    pub fn held(&self, index: usize) -> Option<ArrayViewD<'c, SymExpr>> {
+        let fact = self.fact(index)?;
+        let shape = fixed_lengths(fact.lengths.as_ref()?)?;
+        ArrayViewD::from_shape(IxDyn(&shape), fact.elements.as_ref()?).ok()
+    }
+
+    /// The elements of a vector, where they are known.
+    pub fn vector(&self, index: usize) -> Option<&'c [SymExpr]> {
+        let fact = self.fact(index)?;
+        fact.elements.as_deref().filter(|_| fact.lengths.as_ref().is_some_and(|lengths| lengths.len() == 1))
+    }
+
+    /// The only element of an operand, where it is known.
+    pub fn only(&self, index: usize) -> Option<&'c SymExpr> {
+        match self.fact(index)?.elements.as_deref()? {
+            [only] if !is_cut(only) => Some(only),
+            _ => None,
+        }
     }
 
     /// The elements of an operand that are numbers all.
-    pub(super) fn ints(&self, index: usize) -> Option<Vec<i64>> {
-        match self.constants.get(index).copied().flatten() {
+    pub fn ints(&self, index: usize) -> Option<Vec<i64>> {
+        match self.constant(index) {
             Some(tensor) => tensor.ints(),
             None => {
                 let number = |x: &SymExpr| match x {
                     SymExpr::Value(n) if !is_cut(x) => Some(i64::from(*n)),
                     _ => None,
                 };
-                self.held(index)?.values()?.iter().map(number).collect()
+                self.fact(index)?.elements.as_ref()?.iter().map(number).collect()
             }
         }
     }
 
     /// The only element of an operand, where it is a number.
-    pub(super) fn scalar(&self, index: usize) -> Option<i64> {
+    pub fn scalar(&self, index: usize) -> Option<i64> {
         match self.ints(index)?[..] {
             [n] if n.unsigned_abs() < 1 << 31 => Some(n),
             _ => None,
         }
     }
 
+    /// How many elements a vector has: the rank of what it is the shape of.
+    pub fn count(&self, index: usize) -> Option<usize> {
+        match self.lengths(index)? {
+            [length] => fixed_length(length).filter(|&n| n <= MOST_ELEMENTS),
+            _ => None,
+        }
+    }
+
     /// Whether there is an operand, or an attribute in its place, as older opsets have it.
-    pub(super) fn is_given(&self, index: usize, name: &str) -> bool {
+    pub fn is_given(&self, index: usize, name: &str) -> bool {
         self.node.attrs.contains_key(name) || self.node.inputs.get(index).is_some_and(Option::is_some)
     }
 
-    pub(super) fn axes(&self, index: usize, name: &str) -> Option<Vec<i64>> {
+    /// The axes that an operand, or an attribute in its place, names.
+    pub fn axes(&self, index: usize, name: &str) -> Option<Vec<i64>> {
         match self.node.attrs.get(name) {
             Some(Attr::Ints(axes)) => Some(axes.clone()),
             Some(_) => None,
@@ -87,52 +133,35 @@ impl Call<'_> {
         .filter(|axes| axes.len() <= MOST_ELEMENTS)
     }
 
-    pub(super) fn or_open(&mut self, length: Option<SymExpr>) -> SymExpr {
+    /// How many axes an operand, or an attribute in its place, names.
+    pub fn count_of_axes(&self, index: usize, name: &str) -> Option<usize> {
+        match self.node.attrs.get(name) {
+            Some(Attr::Ints(axes)) => Some(axes.len()),
+            Some(_) => None,
+            None => self.count(index),
+        }
+    }
+
+    pub fn attrs(&self) -> Attributes<'c> {
+        Attributes(self.node)
+    }
+
+    pub fn open(&mut self) -> SymExpr {
+        self.symbols.gen_positive()
+    }
+
+    /// A shape of which the rank is known.
+    pub fn open_shape(&mut self, rank: usize) -> Lengths {
+        self.symbols.gen_shape(rank)
+    }
+
+    pub fn or_open(&mut self, length: Option<SymExpr>) -> SymExpr {
         length.unwrap_or_else(|| self.symbols.gen_positive())
     }
 
-    pub(super) fn slices(&self) -> Option<Vec<Range>> {
-        let rank = self.operands.first()?.as_ref()?.ndim()?;
-        let bound = |index: usize, name: &str, at: usize| -> Option<i64> {
-            match Attributes(self.node).ints(name) {
-                Some(all) => all.get(at).copied(),
-                None => match self.constants.get(index).copied().flatten() {
-                    Some(tensor) => tensor.ints()?.get(at).copied(),
-                    None => match self.held(index)?.values()?.get(at)? {
-                        SymExpr::Value(n) => Some(i64::from(*n)),
-                        _ => None,
-                    },
-                },
-            }
-        };
-        let count = match Attributes(self.node).ints("starts") {
-            Some(starts) => starts.len(),
-            None => fixed_len(&self.lengths(1)?)?,
-        };
-        let axes = match self.is_given(3, "axes") {
-            true => self.axes(3, "axes")?,
-            false => (0..count as i64).collect(),
-        };
-        let steps = if self.is_given(4, "steps") { self.axes(4, "steps")? } else { vec![1; count] };
-        let axes = places(&axes, rank)?;
-        (axes.len() == count && steps.len() == count && !steps.contains(&0)).then(|| {
-            let range = |at| Range {
-                axis: axes[at],
-                start: bound(1, "starts", at),
-                end: bound(2, "ends", at),
-                step: steps[at],
-            };
-            (0..count).map(range).collect()
-        })
+    pub fn all_or_open(&mut self, lengths: impl IntoIterator<Item = Option<SymExpr>>) -> Lengths {
+        lengths.into_iter().map(|length| self.or_open(length)).collect()
     }
-}
-
-/// What a Slice takes of one axis; start and end are none where they are not numbers.
-pub struct Range {
-    pub axis: usize,
-    pub start: Option<i64>,
-    pub end: Option<i64>,
-    pub step: i64,
 }
 
 /// The axis counted from the front.
@@ -146,32 +175,8 @@ pub fn places(axes: &[i64], rank: usize) -> Option<Vec<usize>> {
     (0..places.len()).all(|at| !places[..at].contains(&places[at])).then_some(places)
 }
 
-/// The elements of an axis that a slice takes.
-pub fn positions(length: i64, start: i64, end: i64, step: i64) -> Option<impl Iterator<Item = i64>> {
-    let (low, high) = if step > 0 { (0, length) } else { (-1, length - 1) };
-    let from_front = |at: i64| if at < 0 { at.saturating_add(length) } else { at };
-    let (start, end) = (from_front(start).clamp(low.max(0), high.max(0)), from_front(end).clamp(low, high));
-    let apart = if step > 0 { end - start } else { start - end };
-    let stride = i64::try_from(step.unsigned_abs()).ok()?;
-    let count = if length == 0 || apart <= 0 { 0 } else { (apart - 1) / stride + 1 };
-    Some((0..count).map(move |at| start + at * step))
-}
-
-/// How many numbers a Range has.
-pub fn steps([start, limit, delta]: [i64; 3]) -> Option<i64> {
-    let (apart, stride) = if delta > 0 { (limit - start, delta) } else { (start - limit, -delta) };
-    (delta != 0).then(|| if apart <= 0 { 0 } else { (apart - 1) / stride + 1 })
-}
-
-/// How many elements a vector of these lengths has: the rank of what it is the shape of.
-pub fn fixed_len(lengths: &[SymExpr]) -> Option<usize> {
-    match lengths {
-        [length] => fixed_length(length).filter(|&n| n <= MOST_ELEMENTS),
-        _ => None,
-    }
-}
-
 /// The attributes of a node, by name and kind.
+#[derive(Clone, Copy)]
 pub struct Attributes<'n>(pub &'n Node);
 
 impl<'n> Attributes<'n> {
@@ -180,6 +185,10 @@ impl<'n> Attributes<'n> {
             Some(Attr::Int(x)) => *x,
             _ => default,
         }
+    }
+
+    pub fn flag(&self, name: &str, default: bool) -> bool {
+        self.int(name, default.into()) != 0
     }
 
     pub fn ints(&self, name: &str) -> Option<&'n [i64]> {

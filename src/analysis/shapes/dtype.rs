@@ -1,32 +1,30 @@
 //! Element types of results: one arm for operators that share a rule.
 
+use super::call::Call;
 use super::family::Family;
-use crate::ir::{Attr, DType, Node};
+use crate::ir::{Attr, DType};
 
-/// The element type of each result of `node`, given those of its operands; none where no rule is known.
-pub fn result_types(node: &Node, operands: &[Option<DType>]) -> Vec<Option<DType>> {
-    let operand = |index: usize| operands.get(index).copied().flatten();
-    let first = operand(0);
+/// The element type of one result of a node; none where no rule is known.
+pub fn result_type(call: &Call, result: usize) -> Option<DType> {
+    let node = call.node;
+    if !node.domain.is_empty() {
+        return None;
+    }
+    let first = call.dtype(0);
+    if let Some(family) = Family::of(&node.op) {
+        return match family {
+            Family::Comparison => Some(DType::Bool),
+            Family::LikeFirst | Family::Arithmetic | Family::Variadic | Family::Reduction => first,
+        };
+    }
     let named = |attr: &str| match node.attrs.get(attr) {
         Some(Attr::Int(0)) | None => None,
         Some(Attr::Int(code)) => i32::try_from(*code).ok().and_then(DType::from_code),
         Some(_) => None,
     };
-    let all = |dtype| vec![dtype; node.outputs.len()];
-    let then = |first, rest| std::iter::once(first).chain(std::iter::repeat(rest)).take(node.outputs.len()).collect();
-    if !node.domain.is_empty() {
-        return all(None);
-    }
-    if let Some(family) = Family::of(&node.op) {
-        return all(match family {
-            Family::Comparison => Some(DType::Bool),
-            Family::LikeFirst | Family::Arithmetic | Family::Variadic | Family::Reduction => first,
-        });
-    }
     match node.op.as_str() {
         "AffineGrid"
         | "AveragePool"
-        | "BatchNormalization"
         | "CenterCropPad"
         | "Col2Im"
         | "Compress"
@@ -55,6 +53,7 @@ pub fn result_types(node: &Node, operands: &[Option<DType>]) -> Vec<Option<DType
         | "MaxRoiPool"
         | "MaxUnpool"
         | "NegativeLogLikelihoodLoss"
+        | "OptionalGetElement"
         | "Pad"
         | "RNN"
         | "Range"
@@ -67,48 +66,73 @@ pub fn result_types(node: &Node, operands: &[Option<DType>]) -> Vec<Option<DType
         | "SpaceToDepth"
         | "Split"
         | "Squeeze"
+        | "StringConcat"
+        | "StringNormalizer"
         | "Tile"
         | "Transpose"
         | "Unsqueeze"
-        | "Upsample" => all(first),
+        | "Upsample" => first,
 
-        "IsInf" | "IsNaN" | "RegexFullMatch" => all(Some(DType::Bool)),
+        "IsInf" | "IsNaN" | "OptionalHasElement" | "RegexFullMatch" => Some(DType::Bool),
 
-        "ArgMax" | "ArgMin" | "NonMaxSuppression" | "NonZero" | "Shape" | "Size" => all(Some(DType::I64)),
-        "MaxPool" | "TopK" | "Unique" => then(first, Some(DType::I64)),
-        "Attention" => then(first, None),
-        "Dropout" => then(first, Some(DType::Bool)),
-        "LayerNormalization" => then(first, named("stash_type").or(Some(DType::F32))),
-
-        "Where" => all(operand(1)),
-        "OneHot" => all(operand(2)),
-        "BitCast" | "Cast" => all(named("to")),
-        "CastLike" => all(operand(1)),
-        "Bernoulli" | "EyeLike" | "RandomNormalLike" | "RandomUniformLike" => all(named("dtype").or(first)),
-        "RandomNormal" | "RandomUniform" => all(named("dtype").or(Some(DType::F32))),
-        "Multinomial" => all(named("dtype").or(Some(DType::I32))),
-        "BlackmanWindow" | "HammingWindow" | "HannWindow" | "MelWeightMatrix" => {
-            all(named("output_datatype").or(Some(DType::F32)))
+        "ArgMax" | "ArgMin" | "NonMaxSuppression" | "NonZero" | "Shape" | "Size" => Some(DType::I64),
+        "MaxPool" | "StringSplit" | "TopK" | "Unique" => {
+            if result == 0 {
+                first
+            } else {
+                Some(DType::I64)
+            }
         }
-        "ConstantOfShape" => all(match node.attrs.get("value") {
+        // The result, the keys and values with those of the past, and products of queries and keys.
+        "Attention" => call.dtype([0, 1, 2, 0].get(result).copied()?),
+        "Dropout" if result > 0 && call.opset >= 10 => Some(DType::Bool),
+        "Dropout" => first,
+        "LayerNormalization" if result > 0 => named("stash_type").or(Some(DType::F32)),
+        "LayerNormalization" => first,
+        "BatchNormalization" => {
+            if result == 0 {
+                first
+            } else {
+                call.dtype(3)
+            }
+        }
+        "TfIdfVectorizer" => Some(DType::F32),
+
+        "Where" => call.dtype(1),
+        "OneHot" => call.dtype(2),
+        "BitCast" | "Cast" => named("to"),
+        "CastLike" => call.dtype(1),
+        "Bernoulli" | "EyeLike" | "RandomNormalLike" | "RandomUniformLike" => named("dtype").or(first),
+        "RandomNormal" | "RandomUniform" => named("dtype").or(Some(DType::F32)),
+        "Multinomial" => named("dtype").or(Some(DType::I32)),
+        "BlackmanWindow" | "HammingWindow" | "HannWindow" | "MelWeightMatrix" => {
+            named("output_datatype").or(Some(DType::F32))
+        }
+        "ConstantOfShape" => match node.attrs.get("value") {
             Some(Attr::Tensor(tensor)) => Some(tensor.dtype()),
             _ => Some(DType::F32),
-        }),
-        "Constant" => all(node.attrs.values().next().and_then(|attr| match attr {
+        },
+        "Constant" => node.attrs.values().next().and_then(|attr| match attr {
             Attr::Tensor(tensor) => Some(tensor.dtype()),
             Attr::SparseTensor(tensor) => Some(tensor.values.dtype()),
             Attr::Float(_) | Attr::Floats(_) => Some(DType::F32),
             Attr::Int(_) | Attr::Ints(_) => Some(DType::I64),
             Attr::Str(_) | Attr::Strs(_) => Some(DType::String),
             _ => None,
-        })),
+        }),
 
-        "QuantizeLinear" => all(operand(2).or(named("output_dtype")).or(Some(DType::U8))),
-        "DequantizeLinear" => all(named("output_dtype").or(operand(1))),
-        "DynamicQuantizeLinear" => vec![Some(DType::U8), Some(DType::F32), Some(DType::U8)],
-        "QLinearConv" | "QLinearMatMul" => all(operand(7)),
-        "ConvInteger" | "MatMulInteger" => all(Some(DType::I32)),
-        "ImageDecoder" => all(Some(DType::U8)),
-        _ => all(None),
+        "QuantizeLinear" => call.dtype(2).or(named("output_dtype")).or(Some(DType::U8)),
+        "DequantizeLinear" => named("output_dtype").or(call.dtype(1)),
+        "DynamicQuantizeLinear" => {
+            if result == 1 {
+                Some(DType::F32)
+            } else {
+                Some(DType::U8)
+            }
+        }
+        "QLinearConv" | "QLinearMatMul" => call.dtype(7),
+        "ConvInteger" | "MatMulInteger" => Some(DType::I32),
+        "ImageDecoder" => Some(DType::U8),
+        _ => None,
     }
 }

@@ -1,19 +1,28 @@
 //! Elements of results, as exporters compute sizes: one arm for operators that share a rule.
 
-use rten_shape_inference::{SymExpr, SymTensor};
+use ndarray::{Array1, ArrayD, ArrayViewD, Axis, IxDyn, Zip, arr0, concatenate};
+use rten_shape_inference::SymExpr;
 
-use super::MOST_ELEMENTS;
-use super::call::{Attributes, Call, Range, positions, steps};
+use super::call::{Call, place, places};
 use super::expression::{difference, equal, is_cut, number, product, quotient, simplified, sum};
+use super::{MOST_ELEMENTS, fixed_lengths, infer};
 use crate::ir::Attr;
 
+type Elements = ArrayD<SymExpr>;
+
 impl Call<'_> {
-    /// The result where its elements are known.
-    pub(super) fn computed(&mut self) -> Option<SymTensor> {
-        let attrs = Attributes(self.node);
-        let node = self.node;
+    /// The results where their elements are known.
+    pub fn computed(&mut self) -> Option<Vec<Elements>> {
+        match self.node.op.as_str() {
+            "Split" => self.split_elements(),
+            _ => Some(vec![self.computed_one()?]),
+        }
+    }
+
+    fn computed_one(&mut self) -> Option<Elements> {
+        let (node, attrs) = (self.node, self.attrs());
         match node.op.as_str() {
-            "Identity" | "Dropout" => self.held(0).cloned(),
+            "Identity" | "Dropout" => Some(self.held(0)?.to_owned()),
             "Cast" => {
                 let to = attrs.int("to", 0);
                 let kept = |x: &SymExpr| match to {
@@ -21,14 +30,17 @@ impl Call<'_> {
                     9 => matches!(x, SymExpr::Value(0 | 1)),
                     _ => false,
                 };
-                self.held(0).filter(|held| held.values().is_some_and(|xs| xs.iter().all(kept))).cloned()
+                self.held(0).filter(|held| held.iter().all(kept)).map(|held| held.to_owned())
             }
             "Constant" => match (node.attrs.first()?, node.attrs.len()) {
-                ((_, Attr::Int(n)), 1) => Some(SymTensor::from_scalar(number(*n)?)),
+                ((_, Attr::Int(n)), 1) => Some(arr0(number(*n)?).into_dyn()),
                 ((_, Attr::Ints(all)), 1) if all.len() <= MOST_ELEMENTS => {
-                    Some(SymTensor::from_vec(all.iter().map(|&n| number(n)).collect::<Option<_>>()?))
+                    vector(all.iter().map(|&n| number(n)).collect::<Option<_>>()?)
                 }
-                ((_, Attr::Tensor(tensor)), 1) => Some(super::constant(tensor)),
+                ((_, Attr::Tensor(tensor)), 1) => {
+                    let elements = infer::constant(tensor).elements?;
+                    ArrayD::from_shape_vec(tensor.shape(), elements).ok()
+                }
                 _ => None,
             },
             "Shape" => {
@@ -36,157 +48,216 @@ impl Call<'_> {
                 let rank = lengths.len() as i64;
                 let place = |at: i64| (if at < 0 { at.saturating_add(rank) } else { at }).clamp(0, rank) as usize;
                 let (start, end) = (place(attrs.int("start", 0)), place(attrs.int("end", rank)));
-                Some(SymTensor::from_vec(lengths.get(start..end).unwrap_or_default().to_vec()))
+                vector(lengths.get(start..end).unwrap_or_default().to_vec())
             }
-            "Size" => Some(SymTensor::from_scalar(product(&self.lengths(0)?)?)),
+            "Size" => Some(arr0(product(self.lengths(0)?)?).into_dyn()),
 
             "Add" => self.elementwise(sum),
             "Sub" => self.elementwise(difference),
             "Mul" => self.elementwise(|x, y| product([x, y])),
             "Div" => self.elementwise(quotient),
-            "Equal" => self.elementwise(|x, y| equal(x, y).map(|same| SymExpr::Value(same.into()))),
-            "Neg" => self.map(|x| difference(&SymExpr::Value(0), x)),
+            "Mod" => self.elementwise(|x, y| match (x, y) {
+                (SymExpr::Value(x), SymExpr::Value(y)) if *x >= 0 && *y > 0 => Some(SymExpr::Value(x % y)),
+                _ => None,
+            }),
             "Max" => self.elementwise(|x, y| extreme(x, y, i32::max, |x, y| x.max(y))),
             "Min" => self.elementwise(|x, y| extreme(x, y, i32::min, |x, y| x.min(y))),
+            "Equal" => self.elementwise(|x, y| equal(x, y).map(truth)),
+            "Less" => self.compare(|x, y| x < y),
+            "LessOrEqual" => self.compare(|x, y| x <= y),
+            "Greater" => self.compare(|x, y| x > y),
+            "GreaterOrEqual" => self.compare(|x, y| x >= y),
+            "And" => self.compare(|x, y| x != 0 && y != 0),
+            "Or" => self.compare(|x, y| x != 0 || y != 0),
+            "Not" => self.map(|x| equal(x, &SymExpr::Value(0)).map(truth)),
+            "Neg" => self.map(|x| difference(&SymExpr::Value(0), x)),
+            "Abs" => self.map(|x| match x {
+                SymExpr::Value(n) => number(i64::from(*n).abs()),
+                x => x.is_positive().then(|| x.clone()),
+            }),
             "Where" => {
-                let (condition, [x, y]) = (self.held(0)?, [self.held(1)?, self.held(2)?]);
-                let all = [condition, x, y].map(|held| held.values().unwrap_or_default());
-                let rank = [condition, x, y].into_iter().filter_map(SymTensor::ndim).max()?;
-                let count = all.iter().map(|values| values.len()).max()?;
-                let at = |values: &[SymExpr], index: usize| match values.len() {
-                    1 => values.first().cloned(),
-                    n if n == count => values.get(index).cloned(),
-                    _ => None,
-                };
-                let chosen = (0..count).map(|index| match at(all[0], index)? {
-                    SymExpr::Value(0) => at(all[2], index),
-                    SymExpr::Value(_) => at(all[1], index),
-                    _ => at(all[1], index).filter(|x| at(all[2], index).as_ref() == Some(x)),
-                });
-                held(chosen.collect::<Option<_>>()?, rank)
+                let [condition, x, y] = [self.held(0)?, self.held(1)?, self.held(2)?];
+                let shape = common_shape(&[condition.shape(), x.shape(), y.shape()])?;
+                let all = Zip::from(condition.broadcast(shape.clone())?)
+                    .and(x.broadcast(shape.clone())?)
+                    .and(y.broadcast(shape)?);
+                sure(all.map_collect(|condition, x, y| match condition {
+                    SymExpr::Value(0) => Some(y.clone()),
+                    SymExpr::Value(_) => Some(x.clone()),
+                    _ => (x == y).then(|| x.clone()),
+                }))
             }
 
             "ReduceProd" | "ReduceSum" | "ReduceMax" | "ReduceMin" => {
-                let (values, keep) = (self.held(0)?.as_vector()?, attrs.int("keepdims", 1) != 0);
-                let all = matches!(self.reduced_axes()?.as_slice(), [0]);
-                let mut values = values.iter();
-                let first = values.next()?.clone();
-                let reduced = values.try_fold(first, |so_far, x| match node.op.as_str() {
-                    "ReduceProd" => product([&so_far, x]),
-                    "ReduceSum" => sum(&so_far, x),
-                    "ReduceMax" => extreme(&so_far, x, i32::max, |x, y| x.max(y)),
-                    _ => extreme(&so_far, x, i32::min, |x, y| x.min(y)),
-                })?;
-                all.then(|| held(vec![reduced], keep.into())).flatten()
+                let both = |x: &SymExpr, y: &SymExpr| match node.op.as_str() {
+                    "ReduceProd" => product([x, y]),
+                    "ReduceSum" => sum(x, y),
+                    "ReduceMax" => extreme(x, y, i32::max, |x, y| x.max(y)),
+                    _ => extreme(x, y, i32::min, |x, y| x.min(y)),
+                };
+                let mut reduced = self.held(0).filter(|held| !held.iter().any(is_cut))?.to_owned();
+                let mut axes = self.reduced_axes()?;
+                axes.sort_unstable();
+                for &axis in axes.iter().rev() {
+                    reduced = sure(reduced.map_axis(Axis(axis), |lane| {
+                        let mut elements = lane.iter();
+                        let first = elements.next()?.clone();
+                        elements.try_fold(first, |so_far, x| both(&so_far, x))
+                    }))?;
+                }
+                if attrs.flag("keepdims", true) {
+                    axes.iter().for_each(|&axis| reduced.insert_axis_inplace(Axis(axis)));
+                }
+                Some(reduced)
             }
 
             "Concat" => {
-                let parts = (0..node.inputs.len()).map(|index| self.held(index)?.as_vector());
-                let all = parts.collect::<Option<Vec<_>>>()?.concat();
-                (all.len() <= MOST_ELEMENTS).then(|| SymTensor::from_vec(all))
+                let parts: Vec<ArrayViewD<SymExpr>> =
+                    (0..node.inputs.len()).map(|index| self.held(index)).collect::<Option<_>>()?;
+                let axis = place(attrs.int("axis", 1), parts.first()?.ndim())?;
+                concatenate(Axis(axis), &parts).ok()
             }
             "Gather" => {
-                let data = self.held(0)?.as_vector()?;
-                let index = self.held(1)?;
-                let picked = index.values()?.iter().map(|at| match at {
-                    SymExpr::Value(at) if *at < 0 => data.get(data.len().checked_add_signed(*at as isize)?).cloned(),
-                    SymExpr::Value(at) => data.get(*at as usize).cloned(),
+                let (data, indices) = (self.held(0)?, self.held(1)?);
+                let axis = place(attrs.int("axis", 0), data.ndim())?;
+                let length = data.shape()[axis];
+                let at = |index: &SymExpr| match index {
+                    SymExpr::Value(n) => place((*n).into(), length),
                     _ => None,
-                });
-                held(picked.collect::<Option<_>>()?, index.ndim()?)
+                };
+                let picked = data.select(Axis(axis), &indices.iter().map(at).collect::<Option<Vec<_>>>()?);
+                let shape = [&data.shape()[..axis], indices.shape(), &data.shape()[axis + 1..]].concat();
+                picked.into_shape_with_order(shape).ok()
             }
             "Slice" => {
-                let data = self.held(0)?.as_vector()?;
-                let [Range { axis: 0, start, end, step }] = self.slices()?[..] else { return None };
-                let (start, end) = (start?, end?);
-                let picked = positions(data.len() as i64, start, end, step)?;
-                Some(SymTensor::from_vec(picked.map(|at| data[at as usize].clone()).collect()))
+                let mut data = self.held(0)?.to_owned();
+                for slice in self.slices()? {
+                    let length = data.shape()[slice.axis] as i64;
+                    let picked: Vec<usize> = slice.positions(length)?.map(|at| at as usize).collect();
+                    data = data.select(Axis(slice.axis), &picked);
+                }
+                Some(data)
             }
-            "Squeeze" => {
+            "Transpose" => {
                 let data = self.held(0)?;
-                let [only] = data.values()? else { return None };
-                let axes = self.axes(1, "axes");
-                let axes = if self.is_given(1, "axes") { axes? } else { (0..data.ndim()? as i64).collect() };
-                match (data.ndim()?, axes.as_slice()) {
-                    (1, [0 | -1]) => Some(SymTensor::from_scalar(only.clone())),
-                    (_, []) => Some(data.clone()),
-                    _ => None,
-                }
-            }
-            "Unsqueeze" => match (self.held(0)?.as_scalar()?, self.axes(1, "axes")?.as_slice()) {
-                (only, [0 | -1]) => Some(SymTensor::from_vec(vec![only.clone()])),
-                _ => None,
-            },
-            "Reshape" | "Flatten" | "Expand" | "Tile" => {
-                let values = self.held(0)?.values()?.to_vec();
-                let shape = self.shapes()?.into_iter().next()?;
-                let same = match shape.as_slice() {
-                    [] => values.len() == 1,
-                    [SymExpr::Value(n)] => usize::try_from(*n).is_ok_and(|n| n == values.len()),
-                    _ => false,
+                let axes = match attrs.ints("perm") {
+                    Some(perm) => places(perm, data.ndim()).filter(|axes| axes.len() == data.ndim())?,
+                    None => (0..data.ndim()).rev().collect(),
                 };
-                match (shape.as_slice(), &values[..]) {
-                    _ if same => held(values, shape.len()),
-                    ([SymExpr::Value(n)], [x]) if (1..=MOST_ELEMENTS as i32).contains(n) => {
-                        Some(SymTensor::from_vec(vec![x.clone(); *n as usize]))
-                    }
-                    _ => None,
+                Some(data.permuted_axes(axes).to_owned())
+            }
+            "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" => {
+                let data = self.held(0)?;
+                let shape = self.computed_shape()?;
+                data.to_shape(shape).ok().map(|data| data.into_owned())
+            }
+            "Expand" => {
+                let data = self.held(0)?;
+                let shape = self.computed_shape()?;
+                Some(data.broadcast(shape)?.to_owned())
+            }
+            "Tile" => {
+                let mut data = self.held(0)?.to_owned();
+                let repeats = self.ints(1).filter(|repeats| repeats.len() == data.ndim())?;
+                self.computed_shape()?;
+                for (axis, repeats) in repeats.into_iter().enumerate() {
+                    let length = data.shape()[axis];
+                    let again: Vec<usize> = (0..repeats).flat_map(|_| 0..length).collect();
+                    data = data.select(Axis(axis), &again);
                 }
+                Some(data)
             }
             "ConstantOfShape" => {
                 let Some(Attr::Tensor(value)) = node.attrs.get("value") else { return None };
                 let element = number(value.ints().filter(|ints| ints.len() == 1)?[0])?;
-                match self.held(0)?.as_vector()? {
-                    [] => Some(SymTensor::from_scalar(element)),
-                    [SymExpr::Value(n)] if (0..=MOST_ELEMENTS as i32).contains(n) => {
-                        Some(SymTensor::from_vec(vec![element; *n as usize]))
-                    }
-                    _ => None,
-                }
+                Some(ArrayD::from_elem(self.computed_shape()?, element))
             }
             "Range" => {
-                let ends: [i64; 3] = [self.scalar(0)?, self.scalar(1)?, self.scalar(2)?];
-                let count = steps(ends)?;
-                let elements = (0..count.min(MOST_ELEMENTS as i64 + 1)).map(|at| number(ends[0] + at * ends[2]));
-                let elements: Vec<_> = elements.collect::<Option<_>>()?;
-                (elements.len() <= MOST_ELEMENTS).then(|| SymTensor::from_vec(elements))
+                let [start, limit, step] = [self.scalar(0)?, self.scalar(1)?, self.scalar(2)?];
+                let count = rounds_of_range(start, limit, step).filter(|&n| n <= MOST_ELEMENTS as i64)?;
+                vector((0..count).map(|at| number(start + at * step)).collect::<Option<_>>()?)
             }
             _ => None,
         }
     }
 
-    /// `f` of the elements of two tensors, one of which may be a single element.
-    fn elementwise(&self, f: impl Fn(&SymExpr, &SymExpr) -> Option<SymExpr>) -> Option<SymTensor> {
-        let [a, b] = match self.operands.len() {
+    fn split_elements(&mut self) -> Option<Vec<Elements>> {
+        let data = self.held(0)?;
+        let axis = Axis(place(self.attrs().int("axis", 0), data.ndim())?);
+        let parts: Vec<usize> =
+            self.split()?.iter().map(|part| super::fixed_length(&part[axis.0])).collect::<Option<_>>()?;
+        let mut rest = data;
+        let mut results = Vec::new();
+        for part in parts {
+            if part > rest.len_of(axis) {
+                return None;
+            }
+            let (taken, left) = rest.split_at(axis, part);
+            results.push(taken.to_owned());
+            rest = left;
+        }
+        Some(results)
+    }
+
+    /// The shape of a result that is small enough to hold elements.
+    fn computed_shape(&mut self) -> Option<Vec<usize>> {
+        let shape = fixed_lengths(self.shapes()?.first()?)?;
+        let count = shape.iter().try_fold(1usize, |count, &n| count.checked_mul(n))?;
+        (count <= MOST_ELEMENTS && shape.len() <= MOST_ELEMENTS).then_some(shape)
+    }
+
+    /// `f` of the elements of two tensors, broadcast. Numbers that stand for larger ones are not computed with.
+    fn elementwise(&self, f: impl Fn(&SymExpr, &SymExpr) -> Option<SymExpr>) -> Option<Elements> {
+        let [a, b] = match self.node.inputs.len() {
             2 => [self.held(0)?, self.held(1)?],
             _ => return None,
         };
-        let (xs, ys) = (a.values()?, b.values()?);
-        let rank = a.ndim()?.max(b.ndim()?);
-        let results: Option<Vec<SymExpr>> = match (xs, ys) {
-            ([x], ys) => ys.iter().map(|y| f(x, y)).collect(),
-            (xs, [y]) => xs.iter().map(|x| f(x, y)).collect(),
-            _ if xs.len() == ys.len() => xs.iter().zip(ys).map(|(x, y)| f(x, y)).collect(),
-            _ => None,
-        };
-        // Numbers that stand for larger ones are not computed with.
-        let cut = xs.iter().chain(ys).any(is_cut);
-        held(results.filter(|_| !cut)?, rank)
+        let shape = common_shape(&[a.shape(), b.shape()])?;
+        let both = Zip::from(a.broadcast(shape.clone())?).and(b.broadcast(shape)?);
+        sure(both.map_collect(|x, y| f(x, y).filter(|_| !is_cut(x) && !is_cut(y))))
     }
 
-    fn map(&self, f: impl Fn(&SymExpr) -> Option<SymExpr>) -> Option<SymTensor> {
-        let x = self.held(0)?;
-        let results = x.values()?.iter().map(|x| f(x).filter(|_| !is_cut(x)));
-        held(results.collect::<Option<_>>()?, x.ndim()?)
+    /// A comparison, where both sides are numbers.
+    fn compare(&self, holds: impl Fn(i32, i32) -> bool) -> Option<Elements> {
+        self.elementwise(|x, y| match (x, y) {
+            (SymExpr::Value(x), SymExpr::Value(y)) => Some(truth(holds(*x, *y))),
+            _ => None,
+        })
+    }
+
+    fn map(&self, f: impl Fn(&SymExpr) -> Option<SymExpr>) -> Option<Elements> {
+        sure(self.held(0)?.map(|x| f(x).filter(|_| !is_cut(x))))
     }
 }
 
-fn held(mut elements: Vec<SymExpr>, rank: usize) -> Option<SymTensor> {
-    match (rank, elements.len()) {
-        (0, 1) => elements.pop().map(SymTensor::from_scalar),
-        (1, _) => Some(SymTensor::from_vec(elements)),
-        _ => None,
-    }
+fn vector(elements: Vec<SymExpr>) -> Option<Elements> {
+    Some(Array1::from_vec(elements).into_dyn())
+}
+
+/// All elements, if each is known.
+fn sure(elements: ArrayD<Option<SymExpr>>) -> Option<Elements> {
+    let shape = elements.raw_dim();
+    ArrayD::from_shape_vec(shape, elements.into_iter().collect::<Option<Vec<_>>>()?).ok()
+}
+
+/// The shape that all broadcast to, if it is a small one.
+fn common_shape(shapes: &[&[usize]]) -> Option<IxDyn> {
+    let rank = shapes.iter().map(|shape| shape.len()).max()?;
+    let length = |axis: usize| {
+        // Counted from the back.
+        let lengths = shapes.iter().filter_map(|shape| shape.len().checked_sub(axis + 1).map(|at| shape[at]));
+        lengths.fold(Some(1), |common, length| match (common?, length) {
+            (1, other) | (other, 1) => Some(other),
+            (common, length) => (common == length).then_some(common),
+        })
+    };
+    let shape: Vec<usize> = (0..rank).rev().map(length).collect::<Option<_>>()?;
+    let count = shape.iter().try_fold(1usize, |count, &n| count.checked_mul(n))?;
+    (count <= MOST_ELEMENTS).then(|| IxDyn(&shape))
+}
+
+fn truth(holds: bool) -> SymExpr {
+    SymExpr::Value(holds.into())
 }
 
 fn extreme(
@@ -199,4 +270,10 @@ fn extreme(
         (SymExpr::Value(x), SymExpr::Value(y)) => Some(SymExpr::Value(of_numbers(*x, *y))),
         _ => simplified(of_others(x, y)),
     }
+}
+
+/// How many numbers a Range has.
+pub fn rounds_of_range(start: i64, limit: i64, step: i64) -> Option<i64> {
+    let (apart, stride) = if step > 0 { (limit - start, step) } else { (start - limit, -step) };
+    (step != 0).then(|| if apart <= 0 { 0 } else { (apart - 1) / stride + 1 })
 }

@@ -2,7 +2,7 @@
 //!
 //! The crate computes in 32 bits without looking: here a result that might leave them is unknown.
 
-use rten_shape_inference::{SymExpr, SymTensor, SymbolGen};
+use rten_shape_inference::{SymExpr, SymbolGen};
 
 /// Expressions with more terms become symbols, so that a long chain of nodes takes linear time.
 const MOST_TERMS: usize = 48;
@@ -35,8 +35,10 @@ pub fn product<'e>(factors: impl IntoIterator<Item = &'e SymExpr>) -> Option<Sym
         }
     }
     let fixed = SymExpr::Value(i32::try_from(fixed).ok().filter(|&n| n < i32::MAX)?);
+    let alone = open.len() == 1;
     match open.into_iter().reduce(|product, factor| product * factor) {
         Some(_) if fixed == SymExpr::Value(0) => Some(fixed),
+        Some(open) if fixed == SymExpr::Value(1) && alone => Some(open),
         Some(open) if fixed == SymExpr::Value(1) => simplified(open),
         Some(open) => simplified(fixed * open),
         None => Some(fixed),
@@ -89,13 +91,31 @@ pub fn number(n: i64) -> Option<SymExpr> {
     i32::try_from(n).ok().filter(|n| n.unsigned_abs() < i32::MAX as u32).map(SymExpr::Value)
 }
 
-/// A tensor of this shape. A length that no tensor has becomes a symbol.
-pub fn shaped(lengths: Vec<SymExpr>, symbols: &mut SymbolGen) -> SymTensor {
-    let plausible = |length: SymExpr| match length {
+/// A length that a tensor may have: what no tensor has becomes a symbol.
+pub fn plausible(length: SymExpr, symbols: &mut SymbolGen) -> SymExpr {
+    match length {
         SymExpr::Value(n) if n < 0 || n == i32::MAX => symbols.gen_positive(),
         // What broadcasting leaves is simplified here; all other arithmetic is done in this file.
         SymExpr::Broadcast(..) => simplified(length).unwrap_or_else(|| symbols.gen_positive()),
         length => length,
-    };
-    SymTensor::from_shape(lengths.into_iter().map(plausible).collect())
+    }
+}
+
+/// The length of an axis along which two tensors are broadcast; none where they cannot be.
+pub fn broadcast(x: &SymExpr, y: &SymExpr) -> Option<SymExpr> {
+    match (x, y) {
+        (SymExpr::Value(1), other) | (other, SymExpr::Value(1)) => Some(other.clone()),
+        (SymExpr::Value(x), SymExpr::Value(y)) => (x == y).then_some(SymExpr::Value(*x)),
+        // The other is 1 or the same.
+        (number @ SymExpr::Value(_), _) | (_, number @ SymExpr::Value(_)) => Some(number.clone()),
+        _ if x == y || is_part_of(y, x) => Some(x.clone()),
+        _ if is_part_of(x, y) => Some(y.clone()),
+        _ => Some(x.broadcast(y)),
+    }
+}
+
+/// Whether `x` is min(whole, n) with n ≥ 1: where both can be broadcast, that is to `whole`, since n < whole must be 1.
+fn is_part_of(x: &SymExpr, whole: &SymExpr) -> bool {
+    let is_number = |n: &SymExpr| matches!(n, SymExpr::Value(1..));
+    matches!(x, SymExpr::Min(a, b) if **a == *whole && is_number(b) || **b == *whole && is_number(a))
 }

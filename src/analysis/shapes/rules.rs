@@ -3,67 +3,58 @@
 //! A rule answers only what is sure: an operand that it needs and does not know makes the result unknown. Elements are
 //! followed through the operators that exporters compute sizes with.
 
-use rten_shape_inference::{BinaryOp, InferShapes, InferShapesContext, SymExpr, SymTensor, VariadicOp, ops};
+use rten_shape_inference::{InferShapes, InferShapesContext, SymExpr, SymTensor, ops};
 
-use super::call::{Attributes, Call, Lengths, ONE, fixed_len, place, places, steps};
-use super::expression::{is_cut, number, product, quotient, shaped};
+use super::call::{Call, Lengths, ONE, place};
+use super::elements::rounds_of_range;
+use super::expression::{number, product};
 use super::family::Family;
-use super::fixed_length;
+use super::{fixed_length, infer};
 use crate::ir::Attr;
 
 impl Call<'_> {
-    /// What is known of the shape, and of the elements where they are few integers, of each result.
-    pub fn results(&mut self) -> Option<Vec<SymTensor>> {
-        if !self.node.domain.is_empty() {
-            return None;
-        }
-        if let Some(computed) = self.computed() {
-            return Some(vec![computed]);
-        }
-        let shapes = self.shapes()?;
-        Some(shapes.into_iter().map(|lengths| shaped(lengths, self.symbols)).collect())
-    }
-
     /// The shape of each result.
-    pub(super) fn shapes(&mut self) -> Option<Vec<Lengths>> {
-        let attrs = Attributes(self.node);
+    pub fn shapes(&mut self) -> Option<Vec<Lengths>> {
+        let attrs = self.attrs();
         let one = |lengths: Option<Lengths>| Some(vec![lengths?]);
+        let copy = |lengths: Option<&[SymExpr]>| lengths.map(<[SymExpr]>::to_vec);
         if let Some(family) = Family::of(&self.node.op) {
             return one(match family {
-                Family::LikeFirst => self.lengths(0),
+                Family::LikeFirst => copy(self.lengths(0)),
                 // Before opset 7 an attribute said how to broadcast the second operand to the first.
-                Family::Arithmetic | Family::Comparison if self.opset < 7 => self.lengths(0),
-                Family::Arithmetic | Family::Comparison => self.infer(&BinaryOp),
-                Family::Variadic => self.infer(&VariadicOp),
+                Family::Arithmetic | Family::Comparison if self.opset < 7 => copy(self.lengths(0)),
+                Family::Arithmetic | Family::Comparison | Family::Variadic => self.broadcast(),
                 Family::Reduction => self.reduced(),
             });
         }
         match self.node.op.as_str() {
             "Bernoulli" | "BitCast" | "Cast" | "CastLike" | "DequantizeLinear" | "EyeLike" | "IsInf" | "IsNaN"
-            | "QuantizeLinear" | "RandomNormalLike" | "RandomUniformLike" => one(self.lengths(0)),
-            "Dropout" => Some(vec![self.lengths(0)?; 2]),
+            | "OptionalGetElement" | "QuantizeLinear" | "RandomNormalLike" | "RandomUniformLike" | "RegexFullMatch" => {
+                one(copy(self.lengths(0)))
+            }
+            "Dropout" => Some(vec![self.lengths(0)?.to_vec(); 2]),
             "BatchNormalization" => match self.node.outputs.len() {
-                1 => one(self.lengths(0)),
-                _ => Some(vec![self.lengths(0)?, self.lengths(3)?, self.lengths(4)?]),
+                1 => one(copy(self.lengths(0))),
+                _ => Some([0, 3, 4].map(|index| copy(self.lengths(index))).into_iter().collect::<Option<_>>()?),
             },
             "LayerNormalization" => {
                 let x = self.lengths(0)?;
                 let axis = place(attrs.int("axis", -1), x.len())?;
                 let mean: Lengths = x[..axis].iter().cloned().chain(x[axis..].iter().map(|_| ONE)).collect();
-                Some(vec![x, mean.clone(), mean])
+                Some(vec![x.to_vec(), mean.clone(), mean])
             }
-            "DynamicQuantizeLinear" => Some(vec![self.lengths(0)?, vec![], vec![]]),
+            "DynamicQuantizeLinear" => Some(vec![self.lengths(0)?.to_vec(), vec![], vec![]]),
 
-            "Where" => one(self.infer(&VariadicOp)),
+            "Where" => one(self.broadcast()),
             "ArgMax" | "ArgMin" => one(self.reduced()),
             "TopK" => {
-                let mut x = self.lengths(0)?;
+                let mut x = self.lengths(0)?.to_vec();
                 let axis = place(attrs.int("axis", -1), x.len())?;
                 let k = match attrs.0.attrs.get("k") {
                     Some(Attr::Int(k)) => number(*k),
-                    _ => self.held(1).and_then(|k| k.values()?.first().filter(|k| !is_cut(k)).cloned()),
+                    _ => self.only(1).cloned(),
                 };
-                x[axis] = k.unwrap_or_else(|| self.symbols.gen_positive());
+                x[axis] = self.or_open(k);
                 Some(vec![x.clone(), x])
             }
 
@@ -76,7 +67,7 @@ impl Call<'_> {
             }
             "GlobalAveragePool" | "GlobalLpPool" | "GlobalMaxPool" => {
                 let x = self.lengths(0)?;
-                one(Some(x.into_iter().enumerate().map(|(axis, x)| if axis < 2 { x } else { ONE }).collect()))
+                one(Some(x.iter().enumerate().map(|(axis, x)| if axis < 2 { x.clone() } else { ONE }).collect()))
             }
             "MaxRoiPool" | "RoiAlign" => {
                 let (x, rois) = (self.lengths(0)?, self.lengths(1)?);
@@ -96,112 +87,37 @@ impl Call<'_> {
                     .then(|| Some(vec![vec![a.get(rows)?.clone(), b.get(columns)?.clone()]]))
                     .flatten()
             }
-            "Einsum" => one(self.infer(&ops::Einsum { equation: attrs.text("equation")? })),
-            "Attention" => {
-                let (q, v) = (self.lengths(0)?, self.lengths(2)?);
-                match (q.as_slice(), v.as_slice()) {
-                    ([batch, heads, queries, _], [.., width]) if v.len() == 4 => {
-                        one(Some([batch, heads, queries, width].map(Clone::clone).to_vec()))
-                    }
-                    ([batch, queries, _], [_, _, values]) => {
-                        let [q_heads, kv_heads] =
-                            ["q_num_heads", "kv_num_heads"].map(|name| number(attrs.int(name, 0)));
-                        let width = product([&quotient(values, &kv_heads?)?, &q_heads?]);
-                        let width = self.or_open(width);
-                        one(Some(vec![batch.clone(), queries.clone(), width]))
-                    }
-                    _ => None,
-                }
-            }
+            "Einsum" => one(self.einsum(attrs.text("equation")?)),
+            "Attention" => self.attention(),
+            "NegativeLogLikelihoodLoss" | "SoftmaxCrossEntropyLoss" => self.loss(),
             "Det" => {
-                let mut x = self.lengths(0)?;
+                let mut x = self.lengths(0)?.to_vec();
                 x.truncate(x.len().checked_sub(2)?);
                 one(Some(x))
             }
 
-            "Shape" | "NonZero" => {
-                let rank = self.lengths(0).map(|x| x.len() as i64);
-                match (self.node.op.as_str(), rank) {
-                    ("NonZero", Some(rank)) => one(Some(vec![number(rank)?, self.symbols.gen_positive()])),
-                    _ => one(Some(self.symbols.gen_shape(if self.node.op == "Shape" { 1 } else { 2 }))),
-                }
-            }
-            "Size" => one(Some(vec![])),
+            "NonZero" => match self.rank(0) {
+                Some(rank) => one(Some(vec![number(rank as i64)?, self.open()])),
+                None => one(Some(self.open_shape(2))),
+            },
+            "Shape" => one(Some(self.open_shape(1))),
+            "OptionalHasElement" | "Size" => one(Some(vec![])),
             "Constant" => match (self.node.attrs.first()?, self.node.attrs.len()) {
-                ((_, Attr::Tensor(tensor)), 1) => one(fixed(tensor.shape())),
-                ((_, Attr::SparseTensor(sparse)), 1) => one(fixed(&sparse.shape)),
+                ((_, Attr::Tensor(tensor)), 1) => one(infer::lengths(tensor.shape())),
+                ((_, Attr::SparseTensor(sparse)), 1) => one(infer::lengths(&sparse.shape)),
                 ((_, Attr::Int(_) | Attr::Float(_) | Attr::Str(_)), 1) => one(Some(vec![])),
-                ((_, Attr::Ints(all)), 1) => one(fixed(&[all.len()])),
-                ((_, Attr::Floats(all)), 1) => one(fixed(&[all.len()])),
-                ((_, Attr::Strs(all)), 1) => one(fixed(&[all.len()])),
+                ((_, Attr::Ints(all)), 1) => one(infer::lengths(&[all.len()])),
+                ((_, Attr::Floats(all)), 1) => one(infer::lengths(&[all.len()])),
+                ((_, Attr::Strs(all)), 1) => one(infer::lengths(&[all.len()])),
                 _ => None,
             },
             "Reshape" => one(self.reshaped()),
-            "Flatten" => {
-                let x = self.lengths(0)?;
-                let axis = attrs.int("axis", 1);
-                let axis = if axis < 0 { axis + x.len() as i64 } else { axis };
-                let (before, behind) = x.split_at_checked(usize::try_from(axis).ok()?)?;
-                let mut or_open = |length: Option<SymExpr>| length.unwrap_or_else(|| self.symbols.gen_positive());
-                one(Some(vec![or_open(product(before)), or_open(product(behind))]))
-            }
-            "Squeeze" => {
-                let x = self.lengths(0)?;
-                let axes = match self.is_given(1, "axes") {
-                    true => places(&self.axes(1, "axes")?, x.len())?,
-                    false if x.iter().all(|length| matches!(length, SymExpr::Value(_))) => {
-                        (0..x.len()).filter(|&axis| x[axis] == ONE).collect()
-                    }
-                    false => return None,
-                };
-                let rest = x.into_iter().enumerate().filter(|(axis, _)| !axes.contains(axis));
-                one(Some(rest.map(|(_, x)| x).collect()))
-            }
-            "Unsqueeze" => {
-                let (x, axes) = (self.lengths(0)?, self.axes(1, "axes")?);
-                let axes = places(&axes, x.len() + axes.len())?;
-                let mut rest = x.into_iter();
-                let all =
-                    (0..rest.len() + axes.len()).map(|axis| if axes.contains(&axis) { Some(ONE) } else { rest.next() });
-                one(all.collect())
-            }
-            "Expand" => {
-                let target = self.held(1).and_then(|shape| shape.as_vector());
-                match target {
-                    Some(target) if target.iter().all(|n| n.is_positive() && !is_cut(n)) => {
-                        let target = SymTensor::from_shape(target.to_vec());
-                        let both = [self.operands[0].clone(), Some(target)];
-                        let results = BinaryOp.infer_shapes(InferShapesContext::new(&both), self.symbols).ok()?;
-                        one(Some(results.first()?.shape()?.collect()))
-                    }
-                    _ => {
-                        let rank = self.lengths(0)?.len().max(fixed_len(&self.lengths(1)?)?);
-                        one(Some(self.symbols.gen_shape(rank)))
-                    }
-                }
-            }
-            "Tile" => {
-                let x = self.lengths(0)?;
-                let repeats = self.held(1).and_then(|repeats| repeats.as_vector()).filter(|all| all.len() == x.len());
-                match repeats.map(|repeats| repeats.to_vec()) {
-                    Some(repeats) => {
-                        let lengths = x.iter().zip(&repeats).map(|(x, n)| product([x, n]));
-                        let lengths: Vec<_> = lengths.collect();
-                        one(Some(lengths.into_iter().map(|x| self.or_open(x)).collect()))
-                    }
-                    None => one(Some(self.symbols.gen_shape(x.len()))),
-                }
-            }
-            "Transpose" => {
-                let x = self.lengths(0)?;
-                match attrs.ints("perm") {
-                    Some(perm) => {
-                        let perm = places(perm, x.len())?;
-                        one((perm.len() == x.len()).then(|| perm.iter().map(|&axis| x[axis].clone()).collect()))
-                    }
-                    None => one(Some(x.into_iter().rev().collect())),
-                }
-            }
+            "Flatten" => one(self.flattened()),
+            "Squeeze" => one(self.squeezed()),
+            "Unsqueeze" => one(self.unsqueezed()),
+            "Expand" => one(self.expanded()),
+            "Tile" => one(self.tiled()),
+            "Transpose" => one(self.transposed()),
             "Concat" => one(self.joined()),
             "Split" => self.split(),
             "Slice" => one(self.sliced()),
@@ -209,9 +125,9 @@ impl Call<'_> {
             "Gather" => {
                 let (x, indices) = (self.lengths(0)?, self.lengths(1)?);
                 let axis = place(attrs.int("axis", 0), x.len())?;
-                one(Some([&x[..axis], &indices, &x[axis + 1..]].concat()))
+                one(Some([&x[..axis], indices, &x[axis + 1..]].concat()))
             }
-            "GatherElements" => one(self.lengths(1)),
+            "GatherElements" => one(copy(self.lengths(1))),
             "GatherND" => {
                 let (x, indices) = (self.lengths(0)?, self.lengths(1)?);
                 let (depth, batch) = indices.split_last()?;
@@ -220,70 +136,99 @@ impl Call<'_> {
             }
             "Compress" => match attrs.0.attrs.get("axis") {
                 Some(Attr::Int(axis)) => {
-                    let mut x = self.lengths(0)?;
+                    let mut x = self.lengths(0)?.to_vec();
                     let axis = place(*axis, x.len())?;
-                    x[axis] = self.symbols.gen_positive();
+                    x[axis] = self.open();
                     one(Some(x))
                 }
-                _ => one(Some(self.symbols.gen_shape(1))),
+                _ => one(Some(self.open_shape(1))),
             },
-            "ConstantOfShape" => match self.held(0).and_then(|shape| shape.as_vector()) {
+            "ConstantOfShape" => match self.vector(0) {
                 Some(lengths) => one(Some(lengths.to_vec())),
                 None => {
-                    let rank = fixed_len(&self.lengths(0)?)?;
-                    one(Some(self.symbols.gen_shape(rank)))
+                    let rank = self.count(0)?;
+                    one(Some(self.open_shape(rank)))
                 }
             },
             "RandomNormal" | "RandomUniform" => {
                 one(attrs.ints("shape")?.iter().map(|&n| number(n)).collect::<Option<_>>())
             }
-            "BlackmanWindow" | "HammingWindow" | "HannWindow" => match self.scalar(0).and_then(number) {
-                Some(length) => one(Some(vec![length])),
-                None => one(Some(self.symbols.gen_shape(1))),
-            },
+            "BlackmanWindow" | "HammingWindow" | "HannWindow" => one(Some(vec![self.or_open(self.only(0).cloned())])),
             "OneHot" => {
-                let mut indices = self.lengths(0)?;
+                let mut indices = self.lengths(0)?.to_vec();
                 let axis = place(attrs.int("axis", -1), indices.len() + 1)?;
-                let depth = self.scalar(1).and_then(number);
-                indices.insert(axis, self.or_open(depth));
+                indices.insert(axis, self.or_open(self.only(1).cloned()));
                 one(Some(indices))
             }
             "Range" => {
                 let known = match [self.scalar(0), self.scalar(1), self.scalar(2)] {
-                    [Some(start), Some(limit), Some(delta)] => steps([start, limit, delta]).and_then(number),
-                    [Some(0), None, Some(1)] => {
-                        let limit = self.held(1).and_then(|limit| limit.values()?.first().cloned());
-                        limit.filter(|limit| limit.is_positive())
-                    }
+                    [Some(start), Some(limit), Some(step)] => rounds_of_range(start, limit, step).and_then(number),
+                    [Some(0), None, Some(1)] => self.only(1).filter(|limit| limit.is_positive()).cloned(),
                     _ => None,
                 };
                 one(Some(vec![self.or_open(known)]))
             }
-            "DepthToSpace" | "SpaceToDepth" => {
-                let x = self.lengths(0)?;
-                let block = number(attrs.int("blocksize", 0)).filter(|block| *block != SymExpr::Value(0))?;
-                let [n, c, h, w] = x.as_slice() else { return None };
-                let area = product([&block, &block])?;
-                let lengths = match self.node.op.as_str() {
-                    "DepthToSpace" => [quotient(c, &area), product([h, &block]), product([w, &block])],
-                    _ => [product([c, &area]), quotient(h, &block), quotient(w, &block)],
-                };
-                let rest = lengths.map(|length| self.or_open(length));
-                one(Some(std::iter::once(n.clone()).chain(rest).collect()))
-            }
+            "DepthToSpace" | "SpaceToDepth" => one(self.blocks()),
             "Resize" | "Upsample" => one(self.resized()),
+            "Unique" => {
+                let (x, found) = (self.lengths(0)?, self.open());
+                let (first, inverse) = match attrs.0.attrs.get("axis") {
+                    Some(Attr::Int(axis)) => {
+                        let axis = place(*axis, x.len())?;
+                        let mut first = x.to_vec();
+                        first[axis] = found.clone();
+                        (first, Some(x[axis].clone()))
+                    }
+                    _ => (vec![found.clone()], product(x)),
+                };
+                let inverse = self.or_open(inverse);
+                Some(vec![first, vec![found.clone()], vec![inverse], vec![found]])
+            }
+
+            "DFT" => one(self.fourier()),
+            "STFT" => one(self.short_time_fourier()),
+            "MelWeightMatrix" => one(self.mel_weights()),
+            "AffineGrid" => one(self.affine_grid()),
+            "CenterCropPad" => one(self.cropped_or_padded()),
+            "Col2Im" => one(self.image_of_columns()),
+            "MaxUnpool" => one(self.unpooled()),
+            "ImageDecoder" => {
+                let colors = if attrs.text("pixel_format") == Some("Grayscale") { 1 } else { 3 };
+                one(Some(vec![self.open(), self.open(), number(colors)?]))
+            }
+
+            "StringConcat" => one(self.broadcast()),
+            "StringSplit" => {
+                let x = self.lengths(0)?;
+                Some(vec![[x, &[self.open()]].concat(), x.to_vec()])
+            }
+            "StringNormalizer" => {
+                let mut x = self.lengths(0)?.to_vec();
+                *x.last_mut()? = self.open();
+                one(Some(x))
+            }
+            "TfIdfVectorizer" => {
+                let x = self.lengths(0)?;
+                let found = attrs.ints("ngram_indexes")?.iter().max()?.checked_add(1)?;
+                one(Some([&x[..x.len().checked_sub(1)?], &[number(found)?]].concat()))
+            }
+
             "GridSample" => {
                 let (x, grid) = (self.lengths(0)?, self.lengths(1)?);
                 let middle = grid.get(1..grid.len().checked_sub(1)?)?;
                 one(Some([x.get(..2)?, middle].concat()))
             }
             "LSTM" | "GRU" | "RNN" => self.recurrent(),
-            "NonMaxSuppression" => one(Some(vec![self.symbols.gen_positive(), SymExpr::Value(3)])),
+            "NonMaxSuppression" => one(Some(vec![self.open(), SymExpr::Value(3)])),
             _ => None,
         }
     }
-}
 
-fn fixed(shape: &[usize]) -> Option<Lengths> {
-    shape.iter().map(|&n| number(n.try_into().ok()?)).collect()
+    fn einsum(&mut self, equation: &str) -> Option<Lengths> {
+        let operand = |index| self.lengths(index).map(|lengths| SymTensor::from_shape(lengths.to_vec()));
+        let operands: Vec<_> = (0..self.node.inputs.len()).map(operand).collect();
+        let context = InferShapesContext::new(&operands);
+        let results = ops::Einsum { equation }.infer_shapes(context, self.symbols).ok()?;
+        Some(results.first()?.shape()?.collect())
+    }
 }

@@ -57,19 +57,21 @@ impl Window {
             return rounded_up(x, &stride);
         }
         let (before, after) = self.pads[axis];
-        // ⌊(x + pads - extent) / stride⌋ + 1
-        let last = difference(&sum(x, &number(before + after)?)?, &self.extent(axis)?)?;
-        match (&last, self.ceil_mode) {
-            (SymExpr::Value(last), _) if *last < 0 => None,
-            (_, false) => sum(&divided(&last, &stride)?, &number(1)?),
-            // A window that would start behind the input and its first padding does not count.
-            (SymExpr::Value(last), true) => {
-                let (last, stride) = (i64::from(*last), self.strides[axis]);
-                let SymExpr::Value(x) = x else { return None };
+        // ⌊(x + pads - extent) / stride⌋ + 1 = ⌊(x + pads + stride - extent) / stride⌋, of which the sign is seen more often
+        let free = |x: &SymExpr, more: i64| sum(x, &difference(&number(before + after + more)?, &self.extent(axis)?)?);
+        let SymExpr::Value(x) = x else {
+            return (!self.ceil_mode).then(|| divided(&free(x, self.strides[axis])?, &stride)).flatten();
+        };
+        match free(&SymExpr::Value(*x), 0)? {
+            SymExpr::Value(last) if last < 0 => None,
+            SymExpr::Value(last) if self.ceil_mode => {
+                let (last, stride) = (i64::from(last), self.strides[axis]);
                 let count = (last + stride - 1) / stride + 1;
+                // A window that would start behind the input and its first padding does not count.
                 number(if (count - 1) * stride >= i64::from(*x) + before { count - 1 } else { count })
             }
-            _ => None,
+            _ if self.ceil_mode => None,
+            last => divided(&sum(&last, &stride)?, &stride),
         }
     }
 
