@@ -1,10 +1,11 @@
 //! A node as the rules see it: what is known of its operands, and its attributes.
 
-use ndarray::{ArrayViewD, IxDyn};
+use ndarray::{ArrayD, ArrayViewD, IxDyn};
 use rten_shape_inference::{SymExpr, SymbolGen};
 
 use super::dtype::result_type;
 use super::expression::{is_cut, plausible};
+use super::family::Family;
 use super::infer::holds_sizes;
 use super::{Fact, MOST_ELEMENTS, Shapes, fixed_length, fixed_lengths};
 use crate::ir::{Attr, DType, Model, Node, Tensor};
@@ -21,29 +22,51 @@ pub struct Call<'c> {
     pub facts: &'c Shapes,
     pub opset: i64,
     pub symbols: &'c mut SymbolGen,
+    pub family: Option<Family>,
 }
 
 impl<'c> Call<'c> {
+    pub fn new(model: &'c Model, node: &'c Node, facts: &'c Shapes, opset: i64, symbols: &'c mut SymbolGen) -> Self {
+        let family = if node.domain.is_empty() { Family::of(&node.op) } else { None };
+        Call { model, node, facts, opset, symbols, family }
+    }
+
     /// What is known of each result.
     pub fn results(&mut self) -> Vec<Fact> {
         let typed = |index| Fact { dtype: result_type(self, index), ..Fact::default() };
         let mut facts: Vec<Fact> = (0..self.node.outputs.len()).map(typed).collect();
-        if !self.node.domain.is_empty() {
-            return facts;
-        }
         if facts.first().is_some_and(|first| holds_sizes(first.dtype))
             && let Some(computed) = self.computed()
         {
-            for (fact, elements) in facts.iter_mut().zip(computed) {
-                fact.lengths = super::infer::lengths(elements.shape());
-                fact.elements = (elements.len() <= MOST_ELEMENTS).then(|| elements.into_iter().collect());
-            }
+            facts.iter_mut().zip(computed).for_each(|(fact, elements)| fact.hold(elements));
         } else if let Some(shapes) = self.shapes() {
             for (fact, lengths) in facts.iter_mut().zip(shapes) {
-                fact.lengths = Some(lengths.into_iter().map(|length| plausible(length, self.symbols)).collect());
+                fact.lengths = Some(self.plausible(lengths));
             }
         }
         facts
+    }
+
+    /// What is known of the only result.
+    pub fn result(&mut self) -> Fact {
+        let mut fact = Fact { dtype: result_type(self, 0), ..Fact::default() };
+        if holds_sizes(fact.dtype)
+            && let Some(computed) = self.computed()
+        {
+            computed.into_iter().take(1).for_each(|elements| fact.hold(elements));
+        } else {
+            let lengths = match self.family {
+                Some(family) => self.shape_of(family),
+                None => self.shapes().and_then(|shapes| shapes.into_iter().next()),
+            };
+            fact.lengths = lengths.map(|lengths| self.plausible(lengths));
+        }
+        fact
+    }
+
+    fn plausible(&mut self, mut lengths: Lengths) -> Lengths {
+        lengths.iter_mut().for_each(|length| plausible(length, self.symbols));
+        lengths
     }
 
     fn fact(&self, index: usize) -> Option<&'c Fact> {
@@ -161,6 +184,14 @@ impl<'c> Call<'c> {
 
     pub fn all_or_open(&mut self, lengths: impl IntoIterator<Item = Option<SymExpr>>) -> Lengths {
         lengths.into_iter().map(|length| self.or_open(length)).collect()
+    }
+}
+
+impl Fact {
+    /// Takes over what is known of all elements, if they are few.
+    fn hold(&mut self, elements: ArrayD<SymExpr>) {
+        self.lengths = super::infer::lengths(elements.shape());
+        self.elements = (elements.len() <= MOST_ELEMENTS).then(|| elements.into_iter().collect());
     }
 }
 

@@ -11,7 +11,7 @@ pub fn result_type(call: &Call, result: usize) -> Option<DType> {
         return None;
     }
     let first = call.dtype(0);
-    if let Some(family) = Family::of(&node.op) {
+    if let Some(family) = call.family {
         return match family {
             Family::Comparison => Some(DType::Bool),
             Family::LikeFirst | Family::Arithmetic | Family::Variadic | Family::Reduction => first,

@@ -91,13 +91,13 @@ pub fn number(n: i64) -> Option<SymExpr> {
     i32::try_from(n).ok().filter(|n| n.unsigned_abs() < i32::MAX as u32).map(SymExpr::Value)
 }
 
-/// A length that a tensor may have: what no tensor has becomes a symbol.
-pub fn plausible(length: SymExpr, symbols: &mut SymbolGen) -> SymExpr {
+/// Makes a length that no tensor has a symbol.
+pub fn plausible(length: &mut SymExpr, symbols: &mut SymbolGen) {
     match length {
-        SymExpr::Value(n) if n < 0 || n == i32::MAX => symbols.gen_positive(),
+        SymExpr::Value(n) if *n < 0 || *n == i32::MAX => *length = symbols.gen_positive(),
         // What broadcasting leaves is simplified here; all other arithmetic is done in this file.
-        SymExpr::Broadcast(..) => simplified(length).unwrap_or_else(|| symbols.gen_positive()),
-        length => length,
+        SymExpr::Broadcast(..) => *length = simplified(length.clone()).unwrap_or_else(|| symbols.gen_positive()),
+        _ => {}
     }
 }
 

@@ -1,5 +1,6 @@
 //! Operators whose results follow from their operands in the same way, in both type and shape.
 
+#[derive(Clone, Copy)]
 pub enum Family {
     /// One result, of the first operand's type and shape.
     LikeFirst,

@@ -59,8 +59,12 @@ impl<'m> Inference<'m> {
             "Scan" if node.domain.is_empty() => self.scanned(node),
             _ => {
                 node.bodies().for_each(|body| self.walk(body));
-                let (model, facts) = (self.model, &self.shapes);
-                Call { model, node, facts, opset: self.opset, symbols: &mut self.symbols }.results()
+                let mut call = Call::new(self.model, node, &self.shapes, self.opset, &mut self.symbols);
+                if let [Some(out)] = node.outputs[..] {
+                    let fact = call.result();
+                    return self.settle(out, fact);
+                }
+                call.results()
             }
         };
         for (out, fact) in node.outputs.iter().zip(facts) {

@@ -134,6 +134,9 @@ impl Call<'_> {
 
     /// The shape that all operands broadcast to.
     pub fn broadcast(&self) -> Option<Lengths> {
+        if self.node.inputs.len() == 2 {
+            return broadcast_all(&[self.lengths(0)?, self.lengths(1)?]);
+        }
         let operands: Vec<_> = (0..self.node.inputs.len()).map(|index| self.lengths(index)).collect::<Option<_>>()?;
         broadcast_all(&operands)
     }

@@ -13,19 +13,27 @@ use super::{fixed_length, infer};
 use crate::ir::Attr;
 
 impl Call<'_> {
+    /// The shape of the result of an operator of this family.
+    pub fn shape_of(&mut self, family: Family) -> Option<Lengths> {
+        match family {
+            Family::LikeFirst => self.lengths(0).map(<[SymExpr]>::to_vec),
+            // Before opset 7 an attribute said how to broadcast the second operand to the first.
+            Family::Arithmetic | Family::Comparison if self.opset < 7 => self.lengths(0).map(<[SymExpr]>::to_vec),
+            Family::Arithmetic | Family::Comparison | Family::Variadic => self.broadcast(),
+            Family::Reduction => self.reduced(),
+        }
+    }
+
     /// The shape of each result.
     pub fn shapes(&mut self) -> Option<Vec<Lengths>> {
+        if !self.node.domain.is_empty() {
+            return None;
+        }
         let attrs = self.attrs();
         let one = |lengths: Option<Lengths>| Some(vec![lengths?]);
         let copy = |lengths: Option<&[SymExpr]>| lengths.map(<[SymExpr]>::to_vec);
-        if let Some(family) = Family::of(&self.node.op) {
-            return one(match family {
-                Family::LikeFirst => copy(self.lengths(0)),
-                // Before opset 7 an attribute said how to broadcast the second operand to the first.
-                Family::Arithmetic | Family::Comparison if self.opset < 7 => copy(self.lengths(0)),
-                Family::Arithmetic | Family::Comparison | Family::Variadic => self.broadcast(),
-                Family::Reduction => self.reduced(),
-            });
+        if let Some(family) = self.family {
+            return one(self.shape_of(family));
         }
         match self.node.op.as_str() {
             "Bernoulli" | "BitCast" | "Cast" | "CastLike" | "DequantizeLinear" | "EyeLike" | "IsInf" | "IsNaN"
