@@ -26,6 +26,7 @@ const CLEANUP: &[PassInfo] = &[
     cleanup::eliminate_noops::INFO,
     cleanup::merge_reshapes::INFO,
     cleanup::merge_consecutive::INFO,
+    cleanup::fuse_transposes::INFO,
     cleanup::recognize_gelu::INFO,
     cleanup::recognize_hard_swish::INFO,
     cleanup::recognize_layer_normalization::INFO,
