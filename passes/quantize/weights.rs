@@ -101,11 +101,13 @@ struct Weight {
     scales: Scales,
 }
 
-/// Scales as they are stored: the numbers, which are of type `dtype`, times the unit.
+/// Scales as they are stored: the numbers, which are of type `dtype`, times the unit. The weight is computed in the type
+/// `arithmetic`.
 struct Scales {
     numbers: Vec<f32>,
     dtype: DType,
     unit: f32,
+    arithmetic: DType,
 }
 
 impl Scales {
@@ -115,19 +117,26 @@ impl Scales {
         let largest = scales.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
         // Multiples up to 2¹⁵ leave room for scales that are 2²⁹ times smaller, as those of dead channels are.
         let unit = (largest.log2().ceil() - 15.0).exp2();
-        let narrow = |unit: f32| -> Option<Scales> {
+        let narrow = |unit: f32, arithmetic: DType| -> Option<Scales> {
             let rounded = scales.iter().map(|scale| f16::from_f32(scale / unit));
             let numbers = rounded.map(|scale| scale.is_normal().then(|| scale.to_f32())).collect::<Option<_>>()?;
-            Some(Scales { numbers, dtype: DType::F16, unit })
+            Some(Scales { numbers, dtype: DType::F16, unit, arithmetic })
         };
         let found = match weight {
-            DType::F16 => Some(narrow(1.0).ok_or(Miss("its scales are too small for float16"))?),
-            _ if saved > NODE_BYTES => narrow(1.0).or_else(|| narrow(unit).filter(|_| saved > 2 * NODE_BYTES)),
+            DType::F16 => narrow(1.0, DType::F16).or_else(|| narrow(unit, DType::F32)),
+            _ if saved > 2 * NODE_BYTES => narrow(1.0, weight).or_else(|| narrow(unit, weight)),
+            _ if saved > NODE_BYTES => narrow(1.0, weight),
             _ => None,
         };
+        require!(found.is_some() || weight != DType::F16, "its scales differ too much for float16");
         Ok(found.unwrap_or_else(|| {
             let round = |scale: f32| if weight == DType::Bf16 { bf16::from_f32(scale).to_f32() } else { scale };
-            Scales { numbers: scales.iter().map(|&scale| round(scale)).collect(), dtype: weight, unit: 1.0 }
+            Scales {
+                numbers: scales.iter().map(|&scale| round(scale)).collect(),
+                dtype: weight,
+                unit: 1.0,
+                arithmetic: weight,
+            }
         }))
     }
 
@@ -136,8 +145,10 @@ impl Scales {
         self.numbers.iter().map(|number| number * self.unit).collect()
     }
 
-    fn bytes(&self) -> usize {
-        self.numbers.len() * self.dtype.bits() / 8
+    /// What they take in a file for a weight of type `weight`, with the nodes that widen and scale them.
+    fn bytes(&self, weight: DType) -> usize {
+        let nodes = [self.dtype != self.arithmetic, self.unit != 1.0, self.arithmetic != weight];
+        self.numbers.len() * self.dtype.bits() / 8 + nodes.iter().filter(|&&made| made).count() * NODE_BYTES
     }
 }
 
@@ -157,7 +168,10 @@ impl Weight {
         require!(floats.iter().all(|x| x.is_finite()), "the weight holds NaN or infinity");
         let weights = PerChannel::new(floats, tensor.shape(), axis);
         let scales = Scales::stored(least_squares_scales(&weights), tensor.dtype())?;
-        require!(tensor.len() + scales.bytes() + OVERHEAD_BYTES < tensor.byte_len(), "it would not be smaller");
+        require!(
+            tensor.len() + scales.bytes(tensor.dtype()) + OVERHEAD_BYTES < tensor.byte_len(),
+            "it would not be smaller"
+        );
         let (levels, _) = weights.quantize(&scales.factors());
         Ok(Weight { value, axis, levels, scales })
     }
@@ -172,7 +186,8 @@ impl Weight {
 
         let graph = model.value(self.value).graph;
         let anchor = place(model, graph, if products.is_empty() { &lookups } else { &products })?;
-        let coded = Coded { graph, anchor, name, dtype, axis: self.axis, levels };
+        let arithmetic = self.scales.arithmetic;
+        let coded = Coded { graph, anchor, name, dtype, arithmetic, axis: self.axis, levels };
         if lookups.is_empty() {
             let weight = coded.decode_at_load(model, &self.scales, units)?;
             model.replace_uses(self.value, weight);
@@ -190,8 +205,13 @@ impl Weight {
             let result = model.node(node).outputs[0].ok_or(Miss("nothing is read"))?;
             let label = model.value(result).name.clone();
             let rows = model.insert_before(node, Gather { data: table, ..lookup }, &format!("{label}.int8"));
-            let floats = model.insert_before(node, cast(rows, dtype), &format!("{label}.float"));
-            model.redefine(result, Mul { a: floats, b: scale });
+            let floats = model.insert_before(node, cast(rows, arithmetic), &format!("{label}.float"));
+            if arithmetic == dtype {
+                model.redefine(result, Mul { a: floats, b: scale });
+            } else {
+                let wide = model.insert_before(node, Mul { a: floats, b: scale }, &format!("{label}.wide"));
+                model.redefine(result, cast(wide, dtype));
+            }
         }
         Ok(())
     }
@@ -224,6 +244,7 @@ struct Coded {
     anchor: NodeId,
     name: String,
     dtype: DType,
+    arithmetic: DType,
     axis: usize,
     levels: Tensor,
 }
@@ -263,7 +284,7 @@ impl Coded {
         model.add_constant(self.graph, &format!("{}.int8{suffix}", self.name), levels.clone())
     }
 
-    /// Scales of some channels, in the weight's type and the shape that broadcasts against the channels' axis and those
+    /// Scales of some channels, in the type of the arithmetic and the shape that broadcasts against the channels' axis and those
     /// behind it.
     fn add_scale(
         &self,
@@ -279,24 +300,30 @@ impl Coded {
             ArrayD::from_shape_vec(shape, scales.numbers[channels].to_vec()).expect("a scale for each channel");
         let stored = Tensor::from_floats(numbers, scales.dtype).ok_or(Miss("not a float tensor"))?;
         let name = format!("{}.scale{suffix}", self.name);
-        if scales.dtype == self.dtype {
+        if scales.dtype == self.arithmetic {
             return Ok(model.add_constant(self.graph, &name, stored));
         }
         let stored = model.add_constant(self.graph, &format!("{name}.{}", scales.dtype), stored);
         if scales.unit == 1.0 {
-            return Ok(model.insert_before(self.anchor, cast(stored, self.dtype), &name));
+            return Ok(model.insert_before(self.anchor, cast(stored, self.arithmetic), &name));
         }
-        let multiples = model.insert_before(self.anchor, cast(stored, self.dtype), &format!("{name}.multiples"));
-        let tensor = Tensor::from_floats(ArrayD::from_elem(vec![], scales.unit), self.dtype);
+        let multiples = model.insert_before(self.anchor, cast(stored, self.arithmetic), &format!("{name}.multiples"));
+        let tensor = Tensor::from_floats(ArrayD::from_elem(vec![], scales.unit), self.arithmetic);
         let tensor = tensor.ok_or(Miss("not a float tensor"))?;
-        let unit = units.entry((self.graph, self.dtype, scales.unit.to_bits()));
+        let unit = units.entry((self.graph, self.arithmetic, scales.unit.to_bits()));
         let unit = *unit.or_insert_with(|| model.add_constant(self.graph, "scale_unit", tensor));
         Ok(model.insert_before(self.anchor, Mul { a: multiples, b: unit }, &name))
     }
 
     fn decode(&self, model: &mut Model, levels: ValueId, scale: ValueId, suffix: &str) -> ValueId {
-        let name = format!("{}.float{suffix}", self.name);
-        let floats = model.insert_before(self.anchor, cast(levels, self.dtype), &name);
-        model.insert_before(self.anchor, Mul { a: floats, b: scale }, &format!("{}{suffix}", self.name))
+        let name = format!("{}{suffix}", self.name);
+        let floats = cast(levels, self.arithmetic);
+        let floats = model.insert_before(self.anchor, floats, &format!("{}.float{suffix}", self.name));
+        if self.arithmetic == self.dtype {
+            return model.insert_before(self.anchor, Mul { a: floats, b: scale }, &name);
+        }
+        let wide = format!("{}.wide{suffix}", self.name);
+        let wide = model.insert_before(self.anchor, Mul { a: floats, b: scale }, &wide);
+        model.insert_before(self.anchor, cast(wide, self.dtype), &name)
     }
 }

@@ -149,7 +149,7 @@ impl<'m> Encoder<'m> {
             self.declare(input, scope).map_err(|why| self.refuse(id, why))?;
         }
         let name = |value: &Option<ValueId>| value.map_or(String::new(), |value| scope.name(value));
-        let proto = pb::NodeProto {
+        let mut proto = pb::NodeProto {
             input: node.inputs.iter().map(name).collect(),
             output: node.outputs.iter().map(name).collect(),
             name: format!("{}{id:?} {}", scope.prefix, model.label(id)),
@@ -161,7 +161,24 @@ impl<'m> Encoder<'m> {
                 .collect::<Result<_, _>>()?,
             ..Default::default()
         };
-        to.push(proto);
+        // tract multiplies the bias by a beta in float32, whatever its type.
+        let is_plain_sum = matches!(attrs.get("beta"), None | Some(Attr::Float(1.0)));
+        match (node.op.as_str(), node.inputs.as_slice()) {
+            ("Gemm", [_, _, Some(bias)]) if is_plain_sum => {
+                let bias = scope.name(*bias);
+                proto.input.pop();
+                let product = format!("{}.product", proto.output[0]);
+                let sum = pb::NodeProto {
+                    input: vec![product.clone(), bias],
+                    output: std::mem::replace(&mut proto.output, vec![product]),
+                    name: format!("{} bias", proto.name),
+                    op_type: "Add".into(),
+                    ..Default::default()
+                };
+                to.extend([proto, sum]);
+            }
+            _ => to.push(proto),
+        }
         Ok(())
     }
 

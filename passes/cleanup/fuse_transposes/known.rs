@@ -37,7 +37,7 @@ impl Known {
         match (model.constant(value), self.made.get(&value)) {
             (Some(tensor), _) => tensor.shape().iter().map(number).collect(),
             (_, Some(lengths)) => lengths.clone(),
-            _ => self.shapes.lengths(value),
+            _ => self.shapes.lengths(value).map(<[SymExpr]>::to_vec),
         }
     }
 

@@ -11,6 +11,7 @@ mod known;
 mod layout;
 mod region;
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 
 use crate::ir::op::{Gemm, MatMul, Reshape, Transpose};
@@ -37,7 +38,7 @@ struct FuseTransposes {}
 impl Pass for FuseTransposes {
     fn run(&self, model: &mut Model, cx: &mut Context) -> Result<(), PassError> {
         let matrices = || Rules::new().on(into_gemm).on(product_into_gemm).on(gemm_turned).on(product_turned);
-        let merged = matrices().apply(model).applied;
+        let merged = matrices().apply(model, &OnceCell::new()).applied;
         let outcome = choose_layouts(model);
         cx.report(outcome);
         cx.report(Outcome { applied: merged, ..Outcome::default() });
