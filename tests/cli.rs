@@ -6,6 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use onnxshrink::ir::{Attrs, Operation};
+use onnxshrink::pass::passes;
 
 const MODEL: &str = "testdata/models/mnist_resdw_bn.onnx";
 const DATA: &str = "testdata/models/mnist_resdw.npz";
@@ -184,6 +185,15 @@ fn a_model_that_cannot_run_is_made_small_and_not_checked() {
     assert!(told.contains("not checked") && told.contains("Strange"), "{told}");
     assert!(fs::metadata(&out).unwrap().len() * 3 < fs::metadata(&model).unwrap().len());
     assert_eq!(code(&[&text, "-o", &out_text, "-q", "--min-cosine", "0.9"]), 1);
+}
+
+#[test]
+fn the_readme_lists_every_pass_with_what_it_does() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    for info in passes(onnxshrink::passes::ALL) {
+        let row = format!("| `{}` | {} |", info.name, info.summary);
+        assert!(readme.contains(&row), "README.md has no row {row}");
+    }
 }
 
 #[test]
