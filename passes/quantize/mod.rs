@@ -26,6 +26,10 @@ struct Quantize {
     #[serde(default = "Quantize::default_min_elements")]
     min_elements: usize,
 
+    /// Weights that int8 would render with a lower ratio of signal to noise, in decibels, stay as they are.
+    #[serde(default = "Quantize::default_min_sqnr")]
+    min_sqnr: f64,
+
     /// Nodes whose weights stay as they are, by name or pattern (`/head/*`).
     #[serde(default)]
     keep: Vec<String>,
@@ -38,9 +42,21 @@ enum Mode {
     Weights,
 }
 
+/// Which weights stay as they are.
+struct Limits {
+    kept: GlobSet,
+    min_elements: usize,
+    /// In decibels.
+    min_sqnr: f64,
+}
+
 impl Quantize {
     fn default_min_elements() -> usize {
         1024
+    }
+
+    fn default_min_sqnr() -> f64 {
+        20.0
     }
 
     fn kept_nodes(&self) -> Result<GlobSet, PassError> {
@@ -54,11 +70,14 @@ impl Quantize {
 
 impl Pass for Quantize {
     fn run(&self, model: &mut Model, cx: &mut Context) -> Result<(), PassError> {
-        let kept = self.kept_nodes()?;
+        let limits = Limits { kept: self.kept_nodes()?, min_elements: self.min_elements, min_sqnr: self.min_sqnr };
         match self.mode {
             Mode::Weights => {
-                let outcome = weights::quantize(model, &kept, self.min_elements);
+                let (outcome, worst) = weights::quantize(model, &limits);
                 cx.report(outcome);
+                if let Some((weight, sqnr)) = worst {
+                    cx.note(format!("least exact: `{weight}` with {sqnr:.1} dB"));
+                }
             }
         }
         Ok(())

@@ -9,7 +9,6 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use globset::GlobSet;
 use half::{bf16, f16};
 use ndarray::ArrayD;
 
@@ -18,6 +17,7 @@ use crate::ir::{DType, GraphId, Model, NodeId, Tensor, Use, ValueId};
 use crate::require;
 use crate::rewrite::{Match, Miss, Outcome};
 
+use super::Limits;
 use super::channel::PerChannel;
 use super::scale::least_squares_scales;
 
@@ -33,19 +33,27 @@ type Units = HashMap<(GraphId, DType, u32), ValueId>;
 /// The elements of a piece whose float form tract still folds: 4 MiB of them.
 const PIECE_ELEMENTS: usize = 1 << 20;
 
-/// Quantizes every weight that only layers read; shared weights once.
-pub fn quantize(model: &mut Model, kept: &GlobSet, min_elements: usize) -> Outcome {
+/// Quantizes every weight that only layers read; shared weights once. Also returns the weight that lost most, and its
+/// ratio of signal to noise in decibels.
+pub fn quantize(model: &mut Model, limits: &Limits) -> (Outcome, Option<(String, f64)>) {
     let (mut outcome, mut units) = (Outcome::default(), Units::new());
     let constants: Vec<ValueId> =
         model.all_graphs().flat_map(|graph| model.initializers_of(graph)).filter(|&v| is_weight(model, v)).collect();
+    let mut worst: Option<(String, f64)> = None;
     for value in constants {
-        let reader = first_reader(model, value);
-        match Weight::read(model, value, kept, min_elements).and_then(|weight| weight.store(model, &mut units)) {
-            Ok(()) => *outcome.applied.entry("int8_weight").or_default() += 1,
+        let (reader, name) = (first_reader(model, value), model.value(value).name.clone());
+        let stored = Weight::read(model, value, limits).and_then(|weight| weight.store(model, &mut units));
+        match stored {
+            Ok(sqnr) => {
+                *outcome.applied.entry("int8_weight").or_default() += 1;
+                if worst.as_ref().is_none_or(|(_, lowest)| sqnr < *lowest) {
+                    worst = Some((name, sqnr));
+                }
+            }
             Err(miss) => drop(reader.and_then(|reader| outcome.missed.insert(("int8_weight", reader), miss))),
         }
     }
-    outcome
+    (outcome, worst)
 }
 
 /// Whether any reader is a layer: other constants are not worth a word in the report.
@@ -99,6 +107,8 @@ struct Weight {
     axis: usize,
     levels: Vec<i8>,
     scales: Scales,
+    /// Signal over quantization noise, in decibels.
+    sqnr: f64,
 }
 
 /// Scales as they are stored: the numbers, which are of type `dtype`, times the unit. The weight is computed in the type
@@ -153,13 +163,16 @@ impl Scales {
 }
 
 impl Weight {
-    fn read(model: &Model, value: ValueId, kept: &GlobSet, min_elements: usize) -> Match<Weight> {
+    fn read(model: &Model, value: ValueId, limits: &Limits) -> Match<Weight> {
         let tensor = model.constant(value).ok_or(Miss("not a constant"))?;
-        require!(tensor.len() >= min_elements, "the weight is small");
+        require!(tensor.len() >= limits.min_elements, "the weight is small");
         require!(!model.is_output(value), "the weight is also an output of the graph");
         let axes: Vec<_> = readers(model, value).map(|(node, index)| channel_axis(model, node, index)).collect();
         require!(axes.iter().all(Option::is_some), "the weight is also read by a node that is no layer");
-        require!(!readers(model, value).any(|(n, _)| kept.is_match(&model.node(n).name)), "asked to stay as it is");
+        require!(
+            !readers(model, value).any(|(n, _)| limits.kept.is_match(&model.node(n).name)),
+            "asked to stay as it is"
+        );
         // A table that is both looked up and multiplied keeps its columns: only they can be scaled after the lookup.
         let looked_up = readers(model, value).position(|(node, _)| model.node(node).op == "Gather");
         let axis = axes[looked_up.unwrap_or(0)].expect("all are");
@@ -172,11 +185,14 @@ impl Weight {
             tensor.len() + scales.bytes(tensor.dtype()) + OVERHEAD_BYTES < tensor.byte_len(),
             "it would not be smaller"
         );
-        let (levels, _) = weights.quantize(&scales.factors());
-        Ok(Weight { value, axis, levels, scales })
+        let (levels, [signal, noise]) = weights.quantize(&scales.factors());
+        let sqnr = if noise > 0.0 { 10.0 * (signal / noise).log10() } else { f64::INFINITY };
+        require!(sqnr >= limits.min_sqnr, "int8 would lose too much of it: see the option min-sqnr");
+        Ok(Weight { value, axis, levels, scales, sqnr })
     }
 
-    fn store(self, model: &mut Model, units: &mut Units) -> Match<()> {
+    /// Returns the weight's ratio of signal to noise.
+    fn store(self, model: &mut Model, units: &mut Units) -> Match<f64> {
         let tensor = model.constant(self.value).ok_or(Miss("not a constant"))?;
         let (dtype, shape) = (tensor.dtype(), tensor.shape().to_vec());
         let name = model.value(self.value).name.clone();
@@ -192,7 +208,7 @@ impl Weight {
             let weight = coded.decode_at_load(model, &self.scales, units)?;
             model.replace_uses(self.value, weight);
             model.remove_constant(self.value);
-            return Ok(());
+            return Ok(self.sqnr);
         }
         let table = coded.add_levels(model, &coded.levels, "");
         let scale = coded.add_scale(model, units, &self.scales, 0..self.scales.numbers.len(), "")?;
@@ -213,7 +229,7 @@ impl Weight {
                 model.redefine(result, cast(wide, dtype));
             }
         }
-        Ok(())
+        Ok(self.sqnr)
     }
 }
 
