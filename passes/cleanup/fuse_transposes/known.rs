@@ -1,6 +1,7 @@
 //! What the pass knows of values, those included that it made.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use rten_shape_inference::SymExpr;
 
@@ -10,18 +11,18 @@ use crate::ir::{Model, NodeId, ValueId};
 use super::layout::Layout;
 
 pub struct Known {
-    shapes: Shapes,
+    shapes: Rc<Shapes>,
     made: HashMap<ValueId, Option<Vec<SymExpr>>>,
     /// Where each node stands in its graph; a node that took another's place stands there.
     position: HashMap<NodeId, usize>,
 }
 
 impl Known {
-    pub fn of(model: &Model) -> Known {
+    pub fn new(model: &Model, shapes: Rc<Shapes>) -> Known {
         let graphs = model.all_graphs();
         let position =
             graphs.flat_map(|graph| model.nodes_of(graph).enumerate().map(|(at, node)| (node, at))).collect();
-        Known { shapes: Shapes::infer(model), made: HashMap::new(), position }
+        Known { shapes, made: HashMap::new(), position }
     }
 
     pub fn rank(&self, model: &Model, value: ValueId) -> Option<usize> {

@@ -13,7 +13,9 @@ mod region;
 
 use std::cell::OnceCell;
 use std::collections::HashSet;
+use std::rc::Rc;
 
+use crate::analysis::Shapes;
 use crate::ir::op::{Gemm, MatMul, Reshape, Transpose};
 use crate::ir::{DType, Model, NodeId, Tensor, ValueId};
 use crate::pass::{Context, Pass, PassError, PassInfo};
@@ -37,9 +39,12 @@ struct FuseTransposes {}
 
 impl Pass for FuseTransposes {
     fn run(&self, model: &mut Model, cx: &mut Context) -> Result<(), PassError> {
+        if !model.all_nodes().any(|node| model.view::<Transpose>(node).is_some()) {
+            return Ok(());
+        }
         let matrices = || Rules::new().on(into_gemm).on(product_into_gemm).on(gemm_turned).on(product_turned);
-        let merged = matrices().apply(model, &OnceCell::new()).applied;
-        let outcome = choose_layouts(model);
+        let merged = matrices().apply(model, &OnceCell::from(cx.shapes(model))).applied;
+        let outcome = choose_layouts(model, cx.shapes(model));
         cx.report(outcome);
         cx.report(Outcome { applied: merged, ..Outcome::default() });
         cx.apply(model, matrices().on(into_reshape));
@@ -49,14 +54,11 @@ impl Pass for FuseTransposes {
 
 const REGION: &str = "layout";
 
-fn choose_layouts(model: &mut Model) -> Outcome {
+fn choose_layouts(model: &mut Model, shapes: Rc<Shapes>) -> Outcome {
     let mut outcome = Outcome::default();
     let mut work: Vec<NodeId> = model.all_nodes().filter(|&node| model.view::<Transpose>(node).is_some()).collect();
-    if work.is_empty() {
-        return outcome;
-    }
     work.reverse();
-    let mut known = Known::of(model);
+    let mut known = Known::new(model, shapes);
     // What was looked at in vain.
     let mut seen: HashSet<(ValueId, Layout)> = HashSet::new();
     while let Some(node) = work.pop() {
@@ -173,7 +175,7 @@ fn into_reshape(at: &Site, transpose: Transpose) -> Match<Rewrite> {
     require!(layout.rank() == lengths.len(), "not a permutation");
     require!(!layout.is_natural(), "it moves nothing");
     require!(layout.is_view(|axis| lengths[axis] == SymExpr::Value(1)), "it moves axes that are longer than 1");
-    let target = reshape_target(&layout.stored(&lengths), Some(&lengths))?;
+    let target = reshape_target(&layout.stored(lengths), Some(lengths))?;
     let mut new = at.rewrite();
     let shape = new.constant("shape", Tensor::from_ints(&target));
     new.replace_root(Reshape { x: transpose.x, shape, allowzero: 0 })
