@@ -2,14 +2,15 @@
 //!
 //! Multiply-accumulates are those of convolutions, matrix products, attention and recurrent layers, as the field counts
 //! them; elementwise operators and reductions count as none. Bodies count once: a loop for one round, an `If` for each
-//! of its branches. A weight that several layers share counts where it is read first.
+//! of its branches. A weight that several layers share counts where it is read first. Calls of functions are not
+//! followed: inline them first.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use rten_shape_inference::SymExpr;
 
 use super::Shapes;
-use crate::ir::{Attr, GraphId, Initializer, Model, Node, NodeId, Tensor, ValueDef, ValueId};
+use crate::ir::{Attr, GraphId, Initializer, Model, Node, NodeId, SparseTensor, Tensor, ValueDef, ValueId};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cost {
@@ -87,13 +88,9 @@ impl<'m> Count<'m> {
 
     /// Elements and bytes of `value`, if it is a weight that has not been counted yet.
     fn weight(&mut self, value: ValueId) -> Option<[u64; 2]> {
-        let size = |tensor: &Tensor| [tensor.len() as u64, tensor.byte_len() as u64];
         let size = match &self.model.value(value).def {
-            ValueDef::Constant(tensor) | ValueDef::Input { default: Some(Initializer::Dense(tensor)) } => size(tensor),
-            ValueDef::Sparse(sparse) | ValueDef::Input { default: Some(Initializer::Sparse(sparse)) } => {
-                let [values, indices] = [&sparse.values, &sparse.indices].map(size);
-                [values[0], values[1] + indices[1]]
-            }
+            ValueDef::Constant(tensor) | ValueDef::Input { default: Some(Initializer::Dense(tensor)) } => dense(tensor),
+            ValueDef::Sparse(tensor) | ValueDef::Input { default: Some(Initializer::Sparse(tensor)) } => sparse(tensor),
             ValueDef::Input { default: None } => return None,
             ValueDef::Node(node) => self.model.node(*node).constant_size()?,
         };
@@ -114,7 +111,7 @@ impl<'m> Count<'m> {
         let operand = |index: usize| node.inputs.get(index).copied().flatten();
         match node.op.as_str() {
             // Each element of the result is a product of the channels of its group with the kernel.
-            "Conv" | "ConvInteger" => self.over_kernel(result(node)?, operand(1)?),
+            "Conv" | "ConvInteger" | "DeformConv" => self.over_kernel(result(node)?, operand(1)?),
             "QLinearConv" => self.over_kernel(result(node)?, operand(3)?),
             // Each element of the input goes through the kernel to the channels of its group.
             "ConvTranspose" => self.over_kernel(operand(0)?, operand(1)?),
@@ -148,54 +145,72 @@ impl<'m> Count<'m> {
         self.elements(moved)?.checked_mul(each)
     }
 
-    /// The product over all labels of two operands.
+    /// Operands are multiplied from the left, each time over all labels of both; what no later operand and not the
+    /// result has is summed up.
     fn einsum(&mut self, node: &Node) -> Option<u64> {
         let Some(Attr::Str(equation)) = node.attrs.get("equation") else { return None };
         let equation: String = std::str::from_utf8(equation).ok()?.split_whitespace().collect();
-        let terms: Vec<&str> = equation.split("->").next()?.split(',').collect();
-        if equation.contains('.') || terms.len() != node.inputs.len() {
+        let (left, right) = equation.split_once("->").map_or((&*equation, None), |(left, right)| (left, Some(right)));
+        let terms: Vec<&str> = left.split(',').collect();
+        if terms.len() != node.inputs.len() {
             return None;
         }
-        if terms.len() < 2 {
-            return Some(0);
-        }
-        let (mut seen, mut all) = (HashSet::new(), Vec::new());
-        for (term, operand) in terms.iter().zip(&node.inputs) {
-            let lengths = self.lengths((*operand)?)?;
-            let labels: Vec<char> = term.chars().collect();
-            if labels.len() != lengths.len() {
-                return None;
+        let (mut lengths, mut labels) = (HashMap::new(), Vec::new());
+        for (term, operand) in terms.into_iter().zip(&node.inputs) {
+            let operand = self.lengths((*operand)?)?;
+            let term = einsum_labels(term, operand.len())?;
+            for (&label, length) in term.iter().zip(operand) {
+                let length = self.number(length)?;
+                let longest = lengths.entry(label).or_insert(length);
+                *longest = length.max(*longest);
             }
-            all.extend(labels.into_iter().zip(lengths).filter(|(label, _)| seen.insert(*label)).map(|(_, x)| x));
+            labels.push(term);
         }
-        (terms.len() == 2).then(|| self.product(all)).flatten()
+        let count = |label: &Label| labels.iter().flatten().filter(|other| *other == label).count();
+        let stays = |label: &Label| match (label, right) {
+            (Label::Letter(letter), Some(right)) => right.contains(*letter),
+            (Label::Letter(_), None) => count(label) == 1,
+            (Label::Ellipsis(_), right) => right.is_none_or(|right| right.contains("...")),
+        };
+        let mut operands = labels.iter();
+        let mut product: BTreeSet<Label> = operands.next()?.iter().copied().collect();
+        let mut macs = 0u64;
+        while let Some(operand) = operands.next() {
+            product.extend(operand);
+            let size = product.iter().try_fold(1u64, |size, label| size.checked_mul(lengths[label]))?;
+            macs = macs.checked_add(size)?;
+            product.retain(|label| stays(label) || operands.clone().flatten().any(|later| later == label));
+        }
+        Some(macs)
     }
 
-    /// Q·Kᵀ and the product of the weights with V, for each query and key.
+    /// Q·Kᵀ and the product of the weights with V, for each query and key, those of the past among them.
     fn attention(&mut self, node: &Node) -> Option<u64> {
         let operand = |index: usize| node.inputs.get(index).copied().flatten();
-        let past = operand(4).is_some() || operand(5).is_some();
         let [q, k, v] = [self.lengths(operand(0)?)?, self.lengths(operand(1)?)?, self.lengths(operand(2)?)?];
         let heads = |name: &str| match node.attrs.get(name) {
             Some(Attr::Int(heads)) => u64::try_from(*heads).ok(),
             _ => None,
         };
-        match (q, k, v) {
-            _ if past => None,
-            ([_, _, _, _], [_, _, keys, _], [_, _, _, width]) => {
-                let queries = self.product(q.get(..3)?)?;
-                let (keys, widths) = (self.number(keys)?, self.number(&q[3])?.checked_add(self.number(width)?)?);
-                queries.checked_mul(keys)?.checked_mul(widths)
+        // For each sample, how many numbers of queries and of weighted values there are in all heads of one position.
+        let (batch, queries, keys, widths) = match (q, k, v) {
+            ([batch, heads, queries, width], [_, _, keys, _], [_, _, _, values]) => {
+                let widths = self.number(width)?.checked_add(self.number(values)?)?;
+                (batch, queries, keys, self.number(heads)?.checked_mul(widths)?)
             }
             ([batch, queries, width], [_, keys, _], [_, _, values]) => {
                 let (q_heads, kv_heads) = (heads("q_num_heads")?, heads("kv_num_heads")?);
                 let values = self.number(values)?.checked_div(kv_heads)?.checked_mul(q_heads)?;
-                let widths = self.number(width)?.checked_add(values)?;
-                let pairs = self.product([batch, queries, keys])?;
-                pairs.checked_mul(widths)
+                (batch, queries, keys, self.number(width)?.checked_add(values)?)
             }
-            _ => None,
-        }
+            _ => return None,
+        };
+        let past = match operand(4) {
+            Some(past) => self.number(self.lengths(past)?.get(2)?)?,
+            None => 0,
+        };
+        let keys = self.number(keys)?.checked_add(past)?;
+        self.product([batch, queries])?.checked_mul(keys)?.checked_mul(widths)
     }
 
     fn lengths(&self, value: ValueId) -> Option<&'m [SymExpr]> {
@@ -242,6 +257,36 @@ impl<'m> Count<'m> {
     }
 }
 
+/// What stands for an axis of an Einsum: a letter, or an axis of the ellipsis, counted from the back.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Label {
+    Letter(char),
+    Ellipsis(usize),
+}
+
+fn einsum_labels(term: &str, rank: usize) -> Option<Vec<Label>> {
+    let letters = |text: &str| text.chars().map(Label::Letter).collect::<Vec<_>>();
+    let labels = match term.split_once("...") {
+        Some((before, behind)) => {
+            let [before, behind] = [letters(before), letters(behind)];
+            let hidden = rank.checked_sub(before.len() + behind.len())?;
+            [before, (0..hidden).rev().map(Label::Ellipsis).collect(), behind].concat()
+        }
+        None => letters(term),
+    };
+    (labels.len() == rank).then_some(labels)
+}
+
+/// Elements and bytes.
+fn dense(tensor: &Tensor) -> [u64; 2] {
+    [tensor.len() as u64, tensor.byte_len() as u64]
+}
+
+/// Elements that are stored, and their bytes with those of their places.
+fn sparse(tensor: &SparseTensor) -> [u64; 2] {
+    [tensor.values.len() as u64, (tensor.values.byte_len() + tensor.indices.byte_len()) as u64]
+}
+
 fn result(node: &Node) -> Option<ValueId> {
     node.outputs.first().copied().flatten()
 }
@@ -256,8 +301,8 @@ impl Node {
         let (_, held) = self.attrs.first().filter(|_| self.is_constant())?;
         let all = |count: usize, width: usize| Some([count as u64, (count * width) as u64]);
         match held {
-            Attr::Tensor(tensor) => Some([tensor.len() as u64, tensor.byte_len() as u64]),
-            Attr::SparseTensor(sparse) => all(sparse.values.len(), sparse.values.dtype().bits().div_ceil(8)),
+            Attr::Tensor(tensor) => Some(dense(tensor)),
+            Attr::SparseTensor(tensor) => Some(sparse(tensor)),
             Attr::Float(_) => all(1, 4),
             Attr::Int(_) => all(1, 8),
             Attr::Floats(floats) => all(floats.len(), 4),
@@ -312,6 +357,94 @@ mod tests {
         let parameters: Vec<_> = cost.layers.iter().map(|layer| layer.parameters).collect();
         assert_eq!((parameters, cost.parameters, cost.weight_bytes), (vec![4, 0, 2], 6, 24));
         assert_eq!((cost.macs, cost.taken_as_one), (8, BTreeSet::from(["N".into()])));
+    }
+
+    /// The layers of a graph with these inputs and nodes.
+    fn macs(inputs: &str, nodes: &str) -> Vec<u64> {
+        let text = format!(r#"<ir_version: 10, opset_import: ["": 23]> net ({inputs}) => (y) {{ {nodes} }}"#);
+        cost(&text).layers.iter().map(|layer| layer.macs.expect("known")).collect()
+    }
+
+    #[test]
+    fn a_convolution_counts_its_kernel_for_each_element_whatever_the_stride_and_dilation() {
+        let depthwise = "y = Conv <group = 8, dilations = [2, 2], strides = [2, 2]> (x, w)";
+        // ⌊(20 - 5) / 2⌋ + 1 = 8 positions along each axis.
+        assert_eq!(macs("float[2,8,20,20] x, float[8,1,3,3] w", depthwise), [2 * 8 * 8 * 8 * 9]);
+        let one_axis = "y = Conv (x, w)";
+        assert_eq!(macs("float[1,3,16] x, float[5,3,4] w", one_axis), [5 * 13 * 3 * 4]);
+        let transposed = "y = ConvTranspose <group = 2, strides = [2, 2]> (x, w)";
+        assert_eq!(macs("float[1,4,5,5] x, float[4,3,2,2] w", transposed), [4 * 25 * 3 * 4]);
+    }
+
+    #[test]
+    fn quantized_layers_count_as_those_that_they_stand_for() {
+        let scales = "float s, uint8 z, int8 wz";
+        let conv = macs(
+            &format!("uint8[1,3,8,8] x, int8[4,3,3,3] w, {scales}"),
+            "y = QLinearConv <pads = [1, 1, 1, 1]> (x, s, z, w, s, wz, s, z)",
+        );
+        assert_eq!(conv, [4 * 64 * 27]);
+        let product =
+            macs(&format!("uint8[7,5] a, int8[5,6] b, {scales}"), "y = QLinearMatMul (a, s, z, b, s, wz, s, z)");
+        assert_eq!(product, [7 * 5 * 6]);
+        assert_eq!(macs("uint8[7,5] a, int8[5,6] b", "y = MatMulInteger (a, b)"), [7 * 5 * 6]);
+        assert_eq!(macs("uint8[1,3,8,8] x, int8[4,3,3,3] w", "y = ConvInteger (x, w)"), [4 * 36 * 27]);
+    }
+
+    #[test]
+    fn stacks_of_matrices_are_broadcast() {
+        assert_eq!(macs("float[2,1,3,4] a, float[5,4,6] b", "y = MatMul (a, b)"), [2 * 5 * 3 * 4 * 6]);
+        assert_eq!(macs("float[4] a, float[4] b", "y = MatMul (a, b)"), [4]);
+        assert_eq!(macs("float[4] a, float[7,4,2] b", "y = MatMul (a, b)"), [7 * 4 * 2]);
+    }
+
+    #[test]
+    fn einsum_counts_all_labels_of_each_pair_of_operands() {
+        let einsum = |inputs: &str, equation: &str, operands: &str| {
+            macs(inputs, &format!(r#"y = Einsum <equation = "{equation}"> ({operands})"#))[0]
+        };
+        assert_eq!(einsum("float[2,3,4] a, float[2,4,5] b", "bij, bjk -> bik", "a, b"), 2 * 3 * 4 * 5);
+        assert_eq!(einsum("float[2,7,3,4] a, float[4,5] b", "...ij,jk", "a, b"), 2 * 7 * 3 * 4 * 5);
+        assert_eq!(einsum("float[3,4] a, float[4,5] b, float[5,6] c", "ij,jk,kl->il", "a, b, c"), 60 + 90);
+        assert_eq!(einsum("float[3,4] a", "ij->ji", "a"), 0);
+    }
+
+    #[test]
+    fn recurrent_layers_multiply_input_and_state_in_each_step_and_direction() {
+        let inputs = "float[9,2,5] x, float[2,12,5] w, float[2,12,3] r";
+        let lstm = macs(inputs, r#"y = LSTM <direction = "bidirectional", hidden_size = 3> (x, w, r)"#);
+        assert_eq!(lstm, [9 * 2 * (2 * 12 * 5 + 2 * 12 * 3)]);
+        let gru = macs("float[9,2,5] x, float[1,9,5] w, float[1,9,3] r", "y = GRU <hidden_size = 3> (x, w, r)");
+        assert_eq!(gru, [9 * 2 * (9 * 5 + 9 * 3)]);
+    }
+
+    #[test]
+    fn attention_counts_both_products_with_the_keys_of_the_past() {
+        let heads = macs("float[2,4,6,8] q, float[2,2,7,8] k, float[2,2,7,5] v", "y = Attention (q, k, v)");
+        assert_eq!(heads, [2 * 4 * 6 * 7 * (8 + 5)]);
+        let flat = macs(
+            "float[2,6,32] q, float[2,7,16] k, float[2,7,10] v, float[2,2,9,8] pk, float[2,2,9,5] pv",
+            "y = Attention <q_num_heads = 4, kv_num_heads = 2> (q, k, v, , pk, pv)",
+        );
+        assert_eq!(flat, [2 * 4 * 6 * (7 + 9) * (8 + 5)]);
+    }
+
+    #[test]
+    fn packed_weights_count_their_bytes_and_bodies_count_once() {
+        let cost = cost(
+            r#"
+            <ir_version: 10, opset_import: ["": 21]>
+            net (bool b, float[2,3] x, float s) => (float[2,3] y, int4[3,3] w)
+            <int4[3,3] w = {1, 2, 3, 4, 5}> {
+                d = DequantizeLinear (w, s)
+                y = If (b) <
+                    then_branch = a () => (p) { p = MatMul (x, d) },
+                    else_branch = o () => (q) { q = MatMul (x, d) }
+                >
+            }"#,
+        );
+        assert_eq!((cost.parameters, cost.weight_bytes, cost.macs), (9, 5, 2 * 18));
+        assert_eq!(cost.layers.len(), 4);
     }
 
     #[test]

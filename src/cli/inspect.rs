@@ -7,8 +7,10 @@ use clap::Args;
 
 use super::{CliError, print_out};
 use crate::analysis::{FixedSizes, Shapes};
-use crate::onnx;
-use crate::report::Inspection;
+use crate::ir::Model;
+use crate::pass::{Context, Pipeline, PipelineError};
+use crate::report::{self, Inspection, function_names};
+use crate::{onnx, passes};
 
 #[derive(Args)]
 pub struct InspectArgs {
@@ -27,13 +29,24 @@ pub fn run(args: &InspectArgs) -> Result<ExitCode, CliError> {
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
     }
-    let model = &loaded.model;
-    let sizes = FixedSizes::parse(model, &args.shape).map_err(|error| CliError::Usage(format!("--shape: {error}")))?;
-    let inspection = Inspection::of(model, &Shapes::infer_with(model, &sizes));
-    let text = match args.json {
-        true => serde_json::to_string_pretty(&inspection).expect("an inspection is plain data"),
-        false => inspection.to_string(),
-    };
-    print_out(&format!("{text}\n"))?;
+    let mut model = loaded.model;
+    let sizes = FixedSizes::parse(&model, &args.shape).map_err(|error| CliError::Usage(format!("--shape: {error}")))?;
+    let functions = function_names(&model);
+    if !functions.is_empty() {
+        match inlined(&model) {
+            Ok(inlined) => model = inlined,
+            Err(error) => eprintln!("warning: what calls of functions cost is not known: {error}"),
+        }
+    }
+    let inspection = Inspection { functions, ..Inspection::of(&model, &Shapes::infer_with(&model, &sizes)) };
+    print_out(&if args.json { report::json(&inspection) } else { format!("{inspection}\n") })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The model with bodies of functions in the place of calls, where it is seen what they cost.
+fn inlined(model: &Model) -> Result<Model, PipelineError> {
+    let pipeline = Pipeline::parse("inline-functions", passes::ALL).expect("there is such a pass");
+    let mut model = model.clone();
+    pipeline.run(&mut model, &mut Context::default())?;
+    Ok(model)
 }

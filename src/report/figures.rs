@@ -28,3 +28,36 @@ pub fn shortened(name: &str, width: usize) -> String {
         n => format!("…{}", name.chars().skip(n + 1 - width).collect::<String>()),
     }
 }
+
+/// A count in three digits: `987`, `1.33M`, `17.2G`.
+pub fn rounded(n: u64) -> String {
+    if n < 1000 {
+        return n.to_string();
+    }
+    let (mut rest, mut unit) = (n as f64, "");
+    for next in ["k", "M", "G", "T", "P", "E"] {
+        if rest < 999.5 {
+            break;
+        }
+        (rest, unit) = (rest / 1000.0, next);
+    }
+    let places = match rest {
+        ..9.995 => 2,
+        ..99.95 => 1,
+        _ => 0,
+    };
+    format!("{rest:.places$}{unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_rounded_to_three_digits() {
+        let counts = [0, 999, 1000, 9_994, 9_996, 99_949, 99_951, 999_499, 999_501, 385_187_552, u64::MAX];
+        let texts = counts.map(rounded);
+        let expected = ["0", "999", "1.00k", "9.99k", "10.0k", "99.9k", "100k", "999k", "1.00M", "385M", "18.4E"];
+        assert_eq!(texts, expected);
+    }
+}

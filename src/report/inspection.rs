@@ -7,12 +7,12 @@ use indexmap::IndexMap;
 use rten_shape_inference::SymExpr;
 use serde::{Serialize, Serializer};
 
-use super::figures::{new_table, shortened, thousands};
+use super::figures::{new_table, rounded, shortened, thousands};
 use crate::analysis::cost::LayerCost;
 use crate::analysis::{Cost, Shapes};
 use crate::ir::{Model, TypeKind, ValueDef, ValueId};
 
-/// Everything that `onnxshrink inspect` tells of a model; displayed as tables of at most 120 columns.
+/// Everything that `onnxshrink inspect` tells of a model; displayed in at most 80 columns, with rounded counts.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Inspection {
@@ -28,7 +28,7 @@ pub struct Inspection {
     pub metadata: IndexMap<String, String>,
     pub inputs: Vec<Port>,
     pub outputs: Vec<Port>,
-    /// Functions that the model defines, as `domain.name`.
+    /// Functions that the model defines, as `domain.name`; layers and costs are those with calls inlined.
     pub functions: Vec<String>,
     /// How many nodes there are of each operator, most first.
     #[serde(serialize_with = "as_map")]
@@ -57,6 +57,10 @@ pub struct Port {
     /// In ONNX's textual syntax.
     #[serde(rename = "type")]
     pub ty: String,
+    /// The element type, where it is a tensor.
+    pub dtype: Option<&'static str>,
+    /// The shape, where it is a tensor of known rank.
+    pub shape: Option<Vec<Length>>,
     /// Whether a caller may leave the input out.
     pub has_default: bool,
 }
@@ -65,7 +69,10 @@ pub struct Port {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Layer {
+    /// The name of the node, or else of its first result.
     pub name: String,
+    /// How many bodies of control flow the node is in.
+    pub depth: usize,
     pub op: String,
     /// The element type of the first result.
     pub dtype: Option<&'static str>,
@@ -93,7 +100,6 @@ impl Inspection {
         layers.iter().for_each(|layer| *operators.entry(layer.op.clone()).or_default() += 1);
         operators.sort_by(|a, m, b, n| n.cmp(m).then_with(|| a.cmp(b)));
         let (main, header) = (model.graph(model.main), &model.header);
-        let domain_name = |domain: &str| if domain.is_empty() { "ai.onnx".into() } else { domain.into() };
         Inspection {
             ir_version: header.ir_version,
             opsets: model.opsets.0.iter().map(|(domain, version)| (domain_name(domain), *version)).collect(),
@@ -104,7 +110,7 @@ impl Inspection {
             metadata: header.notes.metadata.iter().cloned().collect(),
             inputs: main.inputs.iter().map(|&input| Port::of(model, shapes, input)).collect(),
             outputs: main.outputs.iter().map(|&output| Port::of(model, shapes, output)).collect(),
-            functions: model.functions.iter().map(|f| format!("{}.{}", domain_name(&f.domain), f.name)).collect(),
+            functions: function_names(model),
             operators,
             nodes: layers.len(),
             parameters: cost.parameters,
@@ -116,11 +122,23 @@ impl Inspection {
     }
 }
 
+fn domain_name(domain: &str) -> String {
+    if domain.is_empty() { "ai.onnx".into() } else { domain.into() }
+}
+
+/// The functions that a model defines, as `domain.name`.
+pub fn function_names(model: &Model) -> Vec<String> {
+    model.functions.iter().map(|f| format!("{}.{}", domain_name(&f.domain), f.name)).collect()
+}
+
 fn notes(cost: &Cost, layers: &[Layer]) -> Vec<String> {
     let mut notes = Vec::new();
     if !cost.taken_as_one.is_empty() {
         let symbols: Vec<&str> = cost.taken_as_one.iter().map(String::as_str).collect();
         notes.push(format!("MACs are counted with {} taken as 1; --shape fixes sizes", symbols.join(", ")));
+    }
+    if layers.iter().any(|layer| layer.depth > 0) {
+        notes.push("MACs of bodies are counted once: one round of a loop, and each branch of an If".into());
     }
     let uncounted = || layers.iter().filter(|layer| layer.macs.is_none());
     if let Some(first) = uncounted().next() {
@@ -137,14 +155,14 @@ impl Port {
     fn of(model: &Model, shapes: &Shapes, id: ValueId) -> Port {
         let value = model.value(id);
         let other = value.ty.as_ref().filter(|ty| !matches!(ty.kind, TypeKind::Tensor(_)));
-        let ty = other.map(ToString::to_string).unwrap_or_else(|| {
-            let dtype = shapes.dtype(id).map_or("tensor", |dtype| dtype.name());
-            match lengths(shapes, id) {
-                Some(lengths) => format!("{dtype}{}", bracketed(&lengths)),
-                None => format!("{dtype}[]"),
-            }
-        });
-        Port { name: value.name.clone(), ty, has_default: matches!(value.def, ValueDef::Input { default: Some(_) }) }
+        let (dtype, shape) = (shapes.dtype(id).map(|dtype| dtype.name()), lengths(shapes, id));
+        Port {
+            name: value.name.clone(),
+            ty: other.map_or_else(|| typed(dtype.unwrap_or("tensor"), shape.as_deref()), ToString::to_string),
+            dtype,
+            shape,
+            has_default: matches!(value.def, ValueDef::Input { default: Some(_) }),
+        }
     }
 }
 
@@ -158,6 +176,7 @@ impl Layer {
         };
         Layer {
             name: label.into(),
+            depth: model.scopes(node.graph).count() - 1,
             op: if node.domain.is_empty() { node.op.clone() } else { format!("{}.{}", node.domain, node.op) },
             dtype: first.and_then(|value| shapes.dtype(value)).map(|dtype| dtype.name()),
             shape: first.and_then(|value| lengths(shapes, value)),
@@ -180,49 +199,95 @@ fn lengths(shapes: &Shapes, value: ValueId) -> Option<Vec<Length>> {
     Some(shapes.lengths(value)?.iter().map(length).collect())
 }
 
-/// `[1,3,224,224]`; nothing for a scalar.
-fn bracketed(lengths: &[Length]) -> String {
-    let lengths: Vec<String> = lengths
-        .iter()
-        .map(|length| match length {
-            Length::Fixed(n) => n.to_string(),
-            Length::Open(text) => text.replace(' ', ""),
-        })
-        .collect();
-    if lengths.is_empty() { String::new() } else { format!("[{}]", lengths.join(",")) }
+/// `float[1,3,224,224]`, `float` for a scalar, and `float[]` where the rank is not known.
+fn typed(dtype: &str, shape: Option<&[Length]>) -> String {
+    let text = |length: &Length| match length {
+        Length::Fixed(n) => n.to_string(),
+        Length::Open(text) => text.replace(' ', ""),
+    };
+    match shape {
+        Some([]) => dtype.into(),
+        shape => format!("{dtype}[{}]", shape.unwrap_or_default().iter().map(text).collect::<Vec<_>>().join(",")),
+    }
 }
+
+/// No line is longer, but for names of inputs and outputs.
+const WIDTH: usize = 80;
 
 impl Display for Inspection {
     fn fmt(&self, f: &mut Formatter) -> Result {
-        let mut table = new_table(["layer", "operator", "result", "parameters", "MACs", "bytes"]);
+        let mut table = new_table(["layer", "operator", "result", "params", "MACs", "bytes"]);
         for column in table.column_iter_mut().take(3) {
             column.set_cell_alignment(comfy_table::CellAlignment::Left);
         }
-        for layer in &self.layers {
-            let result = match (layer.dtype, &layer.shape) {
-                (dtype, Some(shape)) => format!("{}{}", dtype.unwrap_or("?"), bracketed(shape)),
-                (dtype, None) => dtype.map_or("?".into(), |dtype| format!("{dtype}[]")),
-            };
-            let macs = layer.macs.map_or("?".into(), or_nothing);
-            let counts = [or_nothing(layer.parameters), macs, or_nothing(layer.weight_bytes)];
-            let texts = [shortened(&layer.name, 34), shortened(&layer.op, 22), shortened(&result, 30)];
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 1));
+        }
+        let mut rows: Vec<[String; 6]> = self.layers.iter().map(Layer::cells).collect();
+        let [parameters, macs, bytes] = [self.parameters, self.macs, self.weight_bytes].map(rounded);
+        rows.push([
+            "total".into(),
+            format!("{} nodes", thousands(self.nodes as u64)),
+            String::new(),
+            parameters,
+            macs,
+            bytes,
+        ]);
+        let [layer, operator, result] = text_widths(&rows);
+        for [a, b, c, counts @ ..] in rows {
+            let texts = [without_operator(&a, &b, layer), shortened(&b, operator), shortened(&c, result)];
             table.add_row(texts.into_iter().chain(counts).map(Cell::new));
         }
-        let total = [self.parameters, self.macs, self.weight_bytes].map(thousands);
-        let what = ["total".into(), format!("{} nodes", thousands(self.nodes as u64)), String::new()];
-        table.add_row(what.into_iter().chain(total).map(Cell::new));
         writeln!(f, "{}\n", table.trim_fmt())?;
         self.header(f)
     }
 }
 
+impl Layer {
+    fn cells(&self) -> [String; 6] {
+        let result = match (self.dtype, &self.shape) {
+            (None, None) => "?".into(),
+            (dtype, shape) => typed(dtype.unwrap_or("?"), shape.as_deref()),
+        };
+        let macs = self.macs.map_or("?".into(), or_nothing);
+        let name = format!("{}{}", "  ".repeat(self.depth), self.name);
+        [name, self.op.clone(), result, or_nothing(self.parameters), macs, or_nothing(self.weight_bytes)]
+    }
+}
+
+/// The name of a layer; one that is too long loses the operator at its end first, as exporters put it there.
+fn without_operator(name: &str, operator: &str, width: usize) -> String {
+    match name.strip_suffix(operator).filter(|_| name.chars().count() > width) {
+        Some(place) => shortened(&format!("{place}…"), width),
+        None => shortened(name, width),
+    }
+}
+
+/// How wide the three columns of text may be, so that the table fits. The result gives way last.
+fn text_widths(rows: &[[String; 6]]) -> [usize; 3] {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    // The headers of the counts, and what stands between the columns.
+    let counts = [(3, "params"), (4, "MACs"), (5, "bytes")].map(|(column, header)| width(column).max(header.len()));
+    let room = WIDTH - counts.iter().sum::<usize>() - 2 * 5 - 1;
+    let mut widths =
+        [(0, "layer"), (1, "operator"), (2, "result")].map(|(column, header)| width(column).max(header.len()));
+    for (column, least) in [(0, 18), (1, 13), (2, 0)] {
+        let excess = widths.iter().sum::<usize>().saturating_sub(room);
+        widths[column] -= excess.min(widths[column].saturating_sub(least));
+    }
+    widths
+}
+
 impl Inspection {
     fn header(&self, f: &mut Formatter) -> Result {
         let opsets: Vec<String> = self.opsets.iter().map(|(domain, version)| format!("{domain} {version}")).collect();
-        write!(f, "opset      {}\nIR version {}", opsets.join(", "), self.ir_version)?;
+        let (parameters, bytes) = (thousands(self.parameters), thousands(self.weight_bytes));
+        write!(f, "parameters {parameters} in {bytes} bytes\nMACs       {}", thousands(self.macs))?;
+        wrapped(f, "opset", &opsets)?;
+        write!(f, "\nIR version {}", self.ir_version)?;
         let facts = [("producer", &self.producer), ("domain", &self.domain), ("doc", &self.doc)];
         for (what, text) in facts.into_iter().filter(|(_, text)| !text.is_empty()) {
-            write!(f, "\n{what:<10} {}", first_line(text))?;
+            write!(f, "\n{what:<10} {}", first_line(text, WIDTH - 11))?;
         }
         if self.model_version != 0 {
             write!(f, "\nversion    {}", self.model_version)?;
@@ -239,38 +304,56 @@ impl Inspection {
             }
         }
         for (key, value) in &self.metadata {
-            write!(f, "\nmetadata   {key} = {}", first_line(value))?;
+            write!(f, "\n{}", first_line(&format!("metadata   {key} = {value}"), WIDTH))?;
         }
-        self.notes.iter().try_for_each(|note| write!(f, "\nnote: {note}"))
+        self.notes.iter().try_for_each(|note| {
+            write!(f, "\n")?;
+            in_lines(f, "note:", note.split(' '), "", WIDTH)
+        })
     }
 }
 
 fn or_nothing(n: u64) -> String {
-    if n == 0 { String::new() } else { thousands(n) }
+    if n == 0 { String::new() } else { rounded(n) }
 }
 
 /// The beginning of a text that may be long.
-fn first_line(text: &str) -> String {
+fn first_line(text: &str, width: usize) -> String {
     let line = text.lines().next().unwrap_or_default();
-    match line.char_indices().nth(100) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None if line.len() < text.trim_end().len() => format!("{line} …"),
-        None => line.into(),
+    match line.char_indices().nth(width - 1) {
+        Some((end, last)) if line.len() > end + last.len_utf8() || line.len() < text.trim_end().len() => {
+            format!("{}…", &line[..end])
+        }
+        None if line.len() < text.trim_end().len() => format!("{line}…"),
+        _ => line.into(),
     }
 }
 
-/// A list on lines of at most 100 characters.
+/// A list with commas.
 fn wrapped(f: &mut Formatter, what: &str, items: &[String]) -> Result {
-    write!(f, "\n{what:<10} ")?;
-    let mut width = 0;
-    for (index, item) in items.iter().enumerate() {
-        if width > 0 && width + item.len() > 88 {
-            write!(f, "\n{:<11}", "")?;
-            width = 0;
+    write!(f, "\n")?;
+    in_lines(f, &format!("{what:<10}"), items.iter().map(String::as_str), ",", WIDTH)
+}
+
+/// Words on lines of at most `width` characters, where none is longer than that; all but the first are indented.
+fn in_lines<'w>(
+    f: &mut Formatter,
+    start: &str,
+    words: impl Iterator<Item = &'w str>,
+    separator: &str,
+    width: usize,
+) -> Result {
+    write!(f, "{start}")?;
+    let (indent, mut used, mut words) = (start.len(), start.len(), words.peekable());
+    while let Some(word) = words.next() {
+        let separator = if words.peek().is_some() { separator } else { "" };
+        let length = 1 + word.chars().count() + separator.len();
+        if used > indent && used + length > width {
+            write!(f, "\n{:indent$}", "")?;
+            used = indent;
         }
-        let comma = if index + 1 < items.len() { ", " } else { "" };
-        write!(f, "{item}{comma}")?;
-        width += item.len() + 2;
+        write!(f, " {word}{separator}")?;
+        used += length;
     }
     Ok(())
 }
@@ -301,7 +384,7 @@ mod tests {
     #[test]
     fn a_model_is_shown_layer_by_layer() {
         let text = inspection().to_string();
-        assert!(text.lines().all(|line| line.chars().count() <= 120), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
         insta::assert_snapshot!(text);
     }
 

@@ -9,7 +9,7 @@ mod shrunk;
 use serde::Serialize;
 
 pub use comparison::ComparisonTable;
-pub use inspection::Inspection;
+pub use inspection::{Inspection, function_names};
 pub use passes::{pass_page, pass_table};
 pub use shrunk::shrunk;
 
