@@ -42,7 +42,7 @@ fn reshape_of_reshape(at: &Site, between: ValueId) -> Match<Rewrite> {
     }
     at.only_here(between)?;
     let sizes = at.shapes().lengths(at.result()).ok_or(Miss("the last shape is not known"))?;
-    let target = reshape_target(&sizes, at.shapes().lengths(x).as_deref())?;
+    let target = reshape_target(sizes, at.shapes().lengths(x))?;
     let mut new = at.rewrite();
     let shape = new.constant("shape", Tensor::from_ints(&target));
     new.replace_root(Reshape { x, shape, allowzero: 0 })

@@ -307,7 +307,7 @@ impl Inspection {
             write!(f, "\n{}", first_line(&format!("metadata   {key} = {value}"), WIDTH))?;
         }
         self.notes.iter().try_for_each(|note| {
-            write!(f, "\n")?;
+            writeln!(f)?;
             in_lines(f, "note:", note.split(' '), "", WIDTH)
         })
     }
@@ -331,7 +331,7 @@ fn first_line(text: &str, width: usize) -> String {
 
 /// A list with commas.
 fn wrapped(f: &mut Formatter, what: &str, items: &[String]) -> Result {
-    write!(f, "\n")?;
+    writeln!(f)?;
     in_lines(f, &format!("{what:<10}"), items.iter().map(String::as_str), ",", WIDTH)
 }
 

@@ -245,8 +245,8 @@ fn common_shape(shapes: &[&[usize]]) -> Option<IxDyn> {
     let rank = shapes.iter().map(|shape| shape.len()).max()?;
     let length = |axis: usize| {
         // Counted from the back.
-        let lengths = shapes.iter().filter_map(|shape| shape.len().checked_sub(axis + 1).map(|at| shape[at]));
-        lengths.fold(Some(1), |common, length| match (common?, length) {
+        let mut lengths = shapes.iter().filter_map(|shape| shape.len().checked_sub(axis + 1).map(|at| shape[at]));
+        lengths.try_fold(1, |common, length| match (common, length) {
             (1, other) | (other, 1) => Some(other),
             (common, length) => (common == length).then_some(common),
         })

@@ -146,8 +146,8 @@ impl Call<'_> {
 pub fn broadcast_all(shapes: &[&[SymExpr]]) -> Option<Lengths> {
     let rank = shapes.iter().map(|shape| shape.len()).max()?;
     let length = |behind: usize| {
-        let lengths = shapes.iter().filter_map(|shape| shape.len().checked_sub(behind + 1).map(|at| &shape[at]));
-        lengths.fold(Some(ONE), |common, length| broadcast(&common?, length))
+        let mut lengths = shapes.iter().filter_map(|shape| shape.len().checked_sub(behind + 1).map(|at| &shape[at]));
+        lengths.try_fold(ONE, |common, length| broadcast(&common, length))
     };
     (0..rank).rev().map(length).collect()
 }
