@@ -11,7 +11,7 @@ use rten_shape_inference::SymExpr;
 
 use crate::analysis::{Shapes, shapes::fixed_length};
 use crate::ir::op::{Expand, Reshape, Shape, Slice};
-use crate::ir::{DType, GraphId, Model, NodeId, Op, Tensor, ValueId};
+use crate::ir::{DType, GraphId, Model, Op, Tensor, ValueId};
 use crate::pass::{Context, Pass, PassError, PassInfo};
 use crate::require;
 use crate::rewrite::{Match, Miss, Rewrite, Rules, Site};
@@ -35,8 +35,8 @@ impl Pass for SimplifyShapes {
     }
 }
 
-/// What a value holds: where, of which type, whether a scalar, and which sizes.
-type Held = (GraphId, DType, bool, Vec<SymExpr>);
+/// What a value holds: where, of which type and shape, and which sizes.
+type Held = (GraphId, DType, Vec<usize>, Vec<SymExpr>);
 
 fn replace_known(model: &mut Model, shapes: &Shapes) -> [(&'static str, usize); 3] {
     let mut counts = [("constant_sizes", 0), ("shared_sizes", 0), ("sizes_of_input", 0)];
@@ -47,27 +47,28 @@ fn replace_known(model: &mut Model, shapes: &Shapes) -> [(&'static str, usize); 
             continue;
         }
         let [Some(value)] = model.node(node).outputs[..] else { continue };
-        let Some((dtype, elements)) = sizes(shapes, value) else { continue };
-        let is_scalar = shapes.rank(value) == Some(0);
-        if model.is_output(value) || model.value(value).uses.is_empty() {
+        let Some((dtype, shape, elements)) = sizes(shapes, value) else { continue };
+        if model.value(value).uses.is_empty() {
             continue;
         }
-        let graph = model.node(node).graph;
-        if let Some(tensor) = constant(dtype, is_scalar, elements) {
-            let name = model.value(value).name.clone();
-            let constant = model.add_constant(graph, &name, tensor);
-            replace(model, node, value, constant);
+        if let Some(tensor) = constant(dtype, &shape, elements) {
+            model.define_constant(value, tensor);
             counts[0].1 += 1;
             continue;
         }
-        let held = (graph, dtype, is_scalar, elements.to_vec());
-        if let Some(&earlier) = seen.get(&held).filter(|&&earlier| model.is_value_live(earlier)) {
-            replace(model, node, value, earlier);
+        let graph = model.node(node).graph;
+        let is_vector = shape.len() == 1;
+        let held = (graph, dtype, shape, elements.to_vec());
+        if let Some(&earlier) = seen.get(&held).filter(|&&earlier| model.is_value_live(earlier))
+            && !model.is_output(value)
+        {
+            model.replace_uses(value, earlier);
+            model.sweep(node);
             counts[1].1 += 1;
             continue;
         }
         let is_shape = model.node(node).op == Shape::NAME;
-        if let Some(shape) = (!is_scalar && dtype == DType::I64 && !is_shape && graph == model.main)
+        if let Some(shape) = (is_vector && dtype == DType::I64 && !is_shape && graph == model.main)
             .then(|| sources.iter().find_map(|source| source.slice(elements)))
             .flatten()
         {
@@ -79,26 +80,21 @@ fn replace_known(model: &mut Model, shapes: &Shapes) -> [(&'static str, usize); 
     counts
 }
 
-fn replace(model: &mut Model, node: NodeId, value: ValueId, by: ValueId) {
-    model.replace_uses(value, by);
-    model.sweep(node);
-}
-
-/// The elements of a value that holds sizes.
-fn sizes(shapes: &Shapes, value: ValueId) -> Option<(DType, &[SymExpr])> {
+/// Type, shape and elements of a value that holds sizes.
+fn sizes(shapes: &Shapes, value: ValueId) -> Option<(DType, Vec<usize>, &[SymExpr])> {
     let dtype = shapes.dtype(value).filter(|dtype| matches!(dtype, DType::I64 | DType::I32 | DType::Bool))?;
-    let few = shapes.rank(value)? <= 1;
-    few.then_some((dtype, shapes.elements(value)?))
+    let elements = shapes.elements(value)?;
+    Some((dtype, shapes.fixed(value)?, elements))
 }
 
-fn constant(dtype: DType, is_scalar: bool, elements: &[SymExpr]) -> Option<Tensor> {
+fn constant(dtype: DType, shape: &[usize], elements: &[SymExpr]) -> Option<Tensor> {
     // The largest number stands for "as far as it goes" in the analysis: it is not what the model holds.
     let number = |element: &SymExpr| match element {
         SymExpr::Value(n) if n.unsigned_abs() < i32::MAX as u32 => Some(*n),
         _ => None,
     };
     let numbers: Vec<i32> = elements.iter().map(number).collect::<Option<_>>()?;
-    let shape = if is_scalar { vec![] } else { vec![numbers.len()] };
+    let shape = shape.to_vec();
     Some(match dtype {
         DType::I64 => Tensor::from_vec(shape, numbers.into_iter().map(i64::from).collect()),
         DType::I32 => Tensor::from_vec(shape, numbers),
@@ -125,15 +121,15 @@ impl Source {
     }
 }
 
-/// Reshape(x, computed) = Reshape(x, constant) with at most one -1, and 0 for sizes of x in their place.
+/// Reshape(x, computed) = Reshape(x, constant) with at most one -1, and 0 for sizes of x in their place. A target that
+/// holds a 0 is left alone: it means an empty axis or a copied one.
 fn fix_reshape(at: &Site, reshape: Reshape) -> Match<Rewrite> {
     require!(at.tensor(reshape.shape).is_err(), "its target is a constant");
-    require!(reshape.allowzero == 0, "zeros of its target mean zero");
     let elements = at.shapes().elements(reshape.shape).ok_or(Miss("its target is not known"))?;
     let target = reshape_target(elements, at.shapes().lengths(reshape.x))?;
     let mut new = at.rewrite();
     let shape = new.constant("shape", Tensor::from_ints(&target));
-    new.replace_root(Reshape { shape, ..reshape })
+    new.replace_root(Reshape { shape, allowzero: 0, ..reshape })
 }
 
 /// The constant that reshapes a value of `lengths` to `sizes`.
