@@ -1,24 +1,25 @@
-//! Merges nodes of one kind that follow each other: transposes, concatenations, slices of other axes, casts.
+//! Merges nodes of one kind that follow each other: transposes, concatenations, slices of other axes, casts,
+//! paddings.
 
-use crate::ir::op::{Cast, Concat, Slice, Transpose};
-use crate::ir::{DType, Model, Tensor};
+use crate::ir::op::{Cast, Concat, Pad, Slice, Transpose};
+use crate::ir::{DType, Model, Tensor, ValueId};
 use crate::pass::{Context, Pass, PassError, PassInfo};
 use crate::require;
 use crate::rewrite::{Match, Rewrite, Rules, Site};
 
 pub const INFO: PassInfo = PassInfo::of::<MergeConsecutive>(
     "merge-consecutive",
-    "Merge transposes, concatenations, slices and casts that follow each other",
+    "Merge transposes, concatenations, slices, casts and paddings that follow each other",
 );
 
-/// Merges Transpose, Concat, Slice and Cast nodes with one of their own kind before them.
+/// Merges Transpose, Concat, Slice, Cast and Pad nodes with one of their own kind before them.
 #[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct MergeConsecutive {}
 
 impl Pass for MergeConsecutive {
     fn run(&self, model: &mut Model, cx: &mut Context) -> Result<(), PassError> {
-        cx.apply(model, Rules::new().on(transposes).on(concatenations).on(slices).on(casts));
+        cx.apply(model, Rules::new().on(transposes).on(concatenations).on(slices).on(casts).on(paddings));
         Ok(())
     }
 }
@@ -108,4 +109,53 @@ fn holds_exactly(to: DType, from: DType) -> bool {
         F32 => to == F64,
         _ => false,
     }
+}
+
+/// Pad(Pad(x, p), q) = Pad(x, p + q) with numbers or copies of the border. A reflection sees what the first one made, so that
+/// two of them may not meet on an axis.
+fn paddings(at: &Site, outer: Pad) -> Match<Rewrite> {
+    let inner: Pad = at.feeder(outer.x)?;
+    require!(inner.mode == outer.mode, "they pad in different ways");
+    let rank = at.rank(at.result())?;
+    let (first, second) = (amounts(at, &inner, rank)?, amounts(at, &outer, rank)?);
+    match outer.mode.as_str() {
+        "constant" => {
+            require!(same_filling(at, inner.value, outer.value), "they pad with different numbers");
+        }
+        "edge" => {}
+        _ => {
+            let pads = |amounts: &[i64], axis: usize| amounts[axis] != 0 || amounts[rank + axis] != 0;
+            let meet = (0..rank).any(|axis| pads(&first, axis) && pads(&second, axis));
+            require!(!meet, "the second would mirror what the first one made");
+        }
+    }
+    let sums: Vec<i64> = first.iter().zip(&second).map(|(p, q)| p + q).collect();
+    let mut new = at.rewrite();
+    let pads = new.constant("pads", Tensor::from_ints(&sums));
+    new.replace_root(Pad { x: inner.x, pads, axes: None, ..outer })
+}
+
+/// What `pad` adds before each axis, then after each.
+fn amounts(at: &Site, pad: &Pad, rank: usize) -> Match<Vec<i64>> {
+    let listed = at.ints(pad.pads)?;
+    let axes = pad.axes.map_or_else(|| Ok((0..rank as i64).collect()), |axes| at.ints(axes))?;
+    require!(listed.len() == 2 * axes.len(), "it does not pad as many axes as it says");
+    require!(listed.iter().all(|&amount| amount >= 0), "it also cuts elements off");
+    let mut amounts = vec![0; 2 * rank];
+    for (index, axis) in axes.iter().enumerate() {
+        let axis = usize::try_from(if *axis < 0 { axis + rank as i64 } else { *axis }).unwrap_or(rank);
+        require!(axis < rank, "it pads an axis that is not there");
+        amounts[axis] += listed[index];
+        amounts[rank + axis] += listed[axes.len() + index];
+    }
+    Ok(amounts)
+}
+
+/// Whether both numbers are the same; where none is given it is 0.
+fn same_filling(at: &Site, a: Option<ValueId>, b: Option<ValueId>) -> bool {
+    let is_zero = |value: Option<ValueId>| {
+        value.is_none_or(|value| at.float(value) == Ok(0.0) || at.ints(value).is_ok_and(|ints| ints == [0]))
+    };
+    let same = |a, b| at.tensor(a).is_ok_and(|a| at.tensor(b).is_ok_and(|b| a.same_data(b)));
+    a == b || is_zero(a) && is_zero(b) || matches!((a, b), (Some(a), Some(b)) if same(a, b))
 }
