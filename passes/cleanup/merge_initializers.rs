@@ -76,10 +76,11 @@ enum Step {
 
 /// Lets `first` stand for `second`. Of two outputs, which keep their names, each keeps its data.
 fn unite(model: &mut Model, first: &mut ValueId, second: ValueId) -> bool {
-    let (keep, drop) = match (model.is_output(*first), model.is_output(second)) {
-        (_, false) => (*first, second),
-        (false, true) if model.value(*first).graph == model.value(second).graph => (second, *first),
-        _ => return false,
+    // Of `first`, which soon has many readers, this is asked only where it matters.
+    let (keep, drop) = match model.is_output(second) {
+        false => (*first, second),
+        true if model.value(*first).graph == model.value(second).graph && !model.is_output(*first) => (second, *first),
+        true => return false,
     };
     model.replace_uses(drop, keep);
     model.remove_constant(drop);
