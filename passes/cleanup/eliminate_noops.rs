@@ -1,13 +1,14 @@
 //! Removes nodes that compute what they are given: reshapes to the same shape, casts to the same type, `x + 0`, `x · 1`.
 
 use crate::ir::op::{
-    Add, Cast, Concat, Div, Dropout, Expand, Flatten, Mul, Pad, Pow, Reshape, Slice, Split, Squeeze, Sub, Tile,
-    Transpose, Unsqueeze, Where,
+    Add, Cast, Concat, Div, Dropout, Expand, Mul, Pad, Pow, Slice, Split, Sub, Tile, Transpose, Where,
 };
 use crate::ir::{Model, ValueId};
 use crate::pass::{Context, Pass, PassError, PassInfo};
 use crate::require;
 use crate::rewrite::{Match, Miss, Rewrite, Rules, Site};
+
+use super::reshaping::{RESHAPING, reshaped};
 
 pub const INFO: PassInfo =
     PassInfo::of::<EliminateNoops>("eliminate-noops", "Remove nodes whose result is their operand");
@@ -20,10 +21,7 @@ struct EliminateNoops {}
 impl Pass for EliminateNoops {
     fn run(&self, model: &mut Model, cx: &mut Context) -> Result<(), PassError> {
         let layout = Rules::new()
-            .on(reshape)
-            .on(flatten)
-            .on(squeeze)
-            .on(unsqueeze)
+            .on_any(RESHAPING, reshape)
             .on(expand)
             .on(tile)
             .on(slice)
@@ -43,15 +41,17 @@ impl Pass for EliminateNoops {
     }
 }
 
-/// One rule for each operator that only changes shapes.
-macro_rules! reshaping {
-    ($($rule:ident: $op:ident),*) => {$(
-        fn $rule(at: &Site, node: $op) -> Match<Rewrite> {
-            same_shape(at, node.x)
-        }
-    )*};
+fn reshape(at: &Site) -> Match<Rewrite> {
+    same_shape(at, reshaped(at.model, at.root).ok_or(Miss("unusual form"))?)
 }
-reshaping! { reshape: Reshape, flatten: Flatten, squeeze: Squeeze, unsqueeze: Unsqueeze, expand: Expand, tile: Tile }
+
+fn expand(at: &Site, expand: Expand) -> Match<Rewrite> {
+    same_shape(at, expand.x)
+}
+
+fn tile(at: &Site, tile: Tile) -> Match<Rewrite> {
+    same_shape(at, tile.x)
+}
 
 fn same_shape(at: &Site, x: ValueId) -> Match<Rewrite> {
     require!(at.shapes().same_shape(x, at.result()), "the shapes differ, or are not known to be the same");

@@ -1,11 +1,12 @@
 //! Merges Reshape, Flatten, Squeeze and Unsqueeze that follow each other: only the last shape counts.
 
-use crate::ir::op::{Flatten, Reshape, Squeeze, Unsqueeze};
-use crate::ir::{Model, Tensor, ValueId};
+use crate::ir::op::{Reshape, Unsqueeze};
+use crate::ir::{Model, Tensor};
 use crate::pass::{Context, Pass, PassError, PassInfo};
 use crate::require;
 use crate::rewrite::{Match, Miss, Rewrite, Rules, Site};
 
+use super::reshaping::{RESHAPING, reshaped};
 use super::simplify_shapes::reshape_target;
 
 pub const INFO: PassInfo =
@@ -18,25 +19,16 @@ struct MergeReshapes {}
 
 impl Pass for MergeReshapes {
     fn run(&self, model: &mut Model, cx: &mut Context) -> Result<(), PassError> {
-        let rules = Rules::new().on(reshape).on(flatten).on(squeeze).on(unsqueeze_of_unsqueeze).on(unsqueeze);
-        cx.apply(model, rules);
+        cx.apply(model, Rules::new().on(unsqueeze_of_unsqueeze).on_any(RESHAPING, reshape_of_reshape));
         Ok(())
     }
 }
 
-/// One rule for each operator that only changes shapes.
-macro_rules! reshaping {
-    ($($rule:ident: $op:ident),*) => {$(
-        fn $rule(at: &Site, node: $op) -> Match<Rewrite> {
-            reshape_of_reshape(at, node.x)
-        }
-    )*};
-}
-reshaping! { reshape: Reshape, flatten: Flatten, squeeze: Squeeze, unsqueeze: Unsqueeze }
-
 /// reshape(reshape(x)) = Reshape(x, the last shape), or x itself.
-fn reshape_of_reshape(at: &Site, between: ValueId) -> Match<Rewrite> {
-    let x = reshaped(at, between)?;
+fn reshape_of_reshape(at: &Site) -> Match<Rewrite> {
+    let between = reshaped(at.model, at.root).ok_or(Miss("unusual form"))?;
+    let inner = at.model.producer(between).and_then(|node| reshaped(at.model, node));
+    let x = inner.ok_or(Miss("its operand is not reshaped"))?;
     if at.shapes().same_shape(x, at.result()) {
         return Rewrite::forward(x);
     }
@@ -46,16 +38,6 @@ fn reshape_of_reshape(at: &Site, between: ValueId) -> Match<Rewrite> {
     let mut new = at.rewrite();
     let shape = new.constant("shape", Tensor::from_ints(&target));
     new.replace_root(Reshape { x, shape, allowzero: 0 })
-}
-
-/// What the reshaping node that computes `value` reshapes.
-fn reshaped(at: &Site, value: ValueId) -> Match<ValueId> {
-    at.producer::<Reshape>(value)
-        .map(|node| node.x)
-        .or_else(|_| at.producer::<Flatten>(value).map(|node| node.x))
-        .or_else(|_| at.producer::<Squeeze>(value).map(|node| node.x))
-        .or_else(|_| at.producer::<Unsqueeze>(value).map(|node| node.x))
-        .map_err(|_| Miss("its operand is not reshaped"))
 }
 
 /// Unsqueeze(Unsqueeze(x, a), b) = Unsqueeze(x, b ∪ a'), where a' are the axes a counted among those that b leaves.

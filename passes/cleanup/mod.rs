@@ -26,5 +26,6 @@ pub mod narrow_constants;
 pub mod recognize_gelu;
 pub mod recognize_hard_swish;
 pub mod recognize_layer_normalization;
+mod reshaping;
 pub mod simplify_shapes;
 pub mod upgrade_opset;
