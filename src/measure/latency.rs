@@ -49,8 +49,8 @@ pub fn measure<E>(
 
 /// The ranks, from 0, between which the median lies with 95 % of probability, whatever the distribution.
 fn median_interval(count: usize) -> (usize, usize) {
-    // The number of values below the median is binomial: n/2 ± 1.96 · √n/2.
-    let spread = 0.98 * (count as f64).sqrt();
+    // The number of values below the median is binomial: n/2 ± (1.96 · √n/2 + 1/2), with ½ for its being a whole number.
+    let spread = 0.98 * (count as f64).sqrt() + 0.5;
     let low = (count as f64 / 2.0 - spread).floor().max(0.0) as usize;
     (low, count - 1 - low)
 }
