@@ -20,6 +20,7 @@ use crate::ir::DType;
 pub use bind::required_inputs;
 pub use cast::{Misfit, can_cast, cast};
 pub use dataset::{Dataset, Labels, Rows, Source};
+pub use random::Random;
 pub use synthesize::{DEFAULT_COUNT, SynthesisError, synthesize};
 
 /// What is wrong with the data, and with which file.

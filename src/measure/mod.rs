@@ -1,4 +1,4 @@
-//! What is learned of two models by running both: how far the small one is from the original.
+//! What is learned by running models: how far a small one is from the original, and what values of one hold.
 //!
 //! Law: results depend on models, data and seed alone. Samples run in parallel, but every sum is taken in their order.
 //! Times are measured too and only ever reported; nothing may be decided by them.
@@ -6,10 +6,16 @@
 mod accuracy;
 mod agreement;
 mod ctc;
+mod gram;
+mod histogram;
 mod interval;
 mod latency;
 mod pairing;
+mod ranges;
 mod size;
+mod stepwise;
+mod survey;
+mod window;
 
 use std::path::PathBuf;
 
@@ -23,10 +29,15 @@ use crate::runtime::{Runner, RuntimeError};
 
 pub use accuracy::{Accuracy, Metric};
 pub use agreement::{Closeness, OutputAgreement};
+pub use gram::{Moments, PairedMoments, PairedSums, Read, Sampling, moments};
 pub use interval::Interval;
 pub use latency::Latency;
 pub use pairing::PairingError;
+pub use ranges::{Detail, Distribution, Grid, Range, RangeMethod, distributions, ranges};
 pub use size::{ModelSize, node_count};
+pub use stepwise::Stepwise;
+pub use survey::{SurveyError, Watch};
+pub use window::{Reading, Window};
 
 use accuracy::{Judge, Verdicts};
 use agreement::RowAgreement;

@@ -1,0 +1,115 @@
+//! Runs a model a stretch of nodes at a time, over all samples, so that the nodes behind may still be changed.
+//!
+//! Law: every node runs once for each sample. Of a sample no more is kept than the values that nodes behind read.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
+
+use rayon::prelude::*;
+
+use super::survey::{SurveyError, Watch};
+use crate::data::Dataset;
+use crate::ir::{Model, NodeId, Tensor, TensorType, TypeKind, Use, ValueDef, ValueId};
+use crate::runtime::Runner;
+
+/// A model that has run up to some node.
+pub struct Stepwise<'d> {
+    data: &'d Dataset,
+    /// What was computed and is still read, by sample.
+    values: Vec<HashMap<ValueId, Tensor>>,
+}
+
+impl<'d> Stepwise<'d> {
+    pub fn new(data: &'d Dataset) -> Stepwise<'d> {
+        Stepwise { data, values: vec![HashMap::new(); data.len()] }
+    }
+
+    /// Runs what stands before `node`, a node of the main graph, as far as it has not run. Values that none of `node` and
+    /// the nodes behind it read are forgotten.
+    pub fn advance(&mut self, model: &Model, node: NodeId, watch: Watch) -> Result<(), SurveyError> {
+        if self.data.is_empty() {
+            return Err(SurveyError::NoSamples);
+        }
+        let ahead: HashSet<NodeId> = model.nodes_of(model.main).skip_while(|&other| other != node).collect();
+        let read = |value: ValueId| {
+            let reads = |place: &Use| match *place {
+                Use::Node(reader, _) => outermost(model, reader).is_none_or(|reader| ahead.contains(&reader)),
+                Use::Output(..) => false,
+            };
+            model.value(value).uses.iter().any(reads)
+        };
+        let mut held: Vec<ValueId> = self.values[0].keys().copied().collect();
+        held.sort_unstable();
+        // What follows from constants alone is cheaper to compute again than to keep for every sample.
+        let mut follows = HashSet::new();
+        let mut wanted = Vec::new();
+        for node in model.nodes_of(model.main).take_while(|&other| other != node).map(|node| model.node(node)) {
+            let fixed = |value: &ValueId| model.constant(*value).is_some() || follows.contains(value);
+            if node.bodies().next().is_none() && node.inputs.iter().flatten().all(fixed) {
+                follows.extend(node.outputs.iter().flatten().copied());
+            } else {
+                let results = node.outputs.iter().flatten().copied();
+                wanted.extend(results.filter(|value| !self.values[0].contains_key(value) && read(*value)));
+            }
+        }
+        let stretch = Stretch::new(model, held, &wanted)?;
+        self.values.par_iter_mut().enumerate().try_for_each(|(sample, values)| {
+            if watch.cancelled.load(Ordering::Relaxed) {
+                return Err(SurveyError::Cancelled);
+            }
+            let found = stretch.run(self.data.sample(sample), values)?;
+            values.retain(|&value, _| read(value));
+            values.extend(wanted.iter().copied().zip(found));
+            Ok(())
+        })
+    }
+
+    /// What `value` holds on a sample: an input, a constant, or what a node computes that has run and some node behind reads.
+    pub fn tensor(&self, model: &Model, sample: usize, value: ValueId) -> Option<Tensor> {
+        match &model.value(value).def {
+            ValueDef::Constant(tensor) => Some(tensor.clone()),
+            ValueDef::Input { .. } => {
+                let position = crate::data::required_inputs(model).position(|(input, _)| input == value)?;
+                Some(self.data.sample(sample).swap_remove(position))
+            }
+            _ => self.values[sample].get(&value).cloned(),
+        }
+    }
+}
+
+/// The node of the main graph that `node` is, or lies in; none in functions.
+fn outermost(model: &Model, mut node: NodeId) -> Option<NodeId> {
+    while model.node(node).graph != model.main {
+        node = model.graph(model.node(node).graph).parent?;
+    }
+    Some(node)
+}
+
+/// Nodes that compute some values from others.
+struct Stretch {
+    /// Values that are inputs here, behind those of the model.
+    held: Vec<ValueId>,
+    /// None where there is nothing to compute.
+    runner: Option<Runner>,
+}
+
+impl Stretch {
+    fn new(model: &Model, held: Vec<ValueId>, wanted: &[ValueId]) -> Result<Stretch, SurveyError> {
+        if wanted.is_empty() {
+            return Ok(Stretch { held, runner: None });
+        }
+        let mut part = model.clone();
+        for &value in &held {
+            let input = part.add_input(part.main, &model.value(value).name);
+            part.set_type(input, Some(TypeKind::Tensor(TensorType { dtype: None, shape: None }).into()));
+            part.replace_uses(value, input);
+        }
+        Ok(Stretch { held, runner: Some(Runner::with_outputs(&part, wanted)?) })
+    }
+
+    fn run(&self, mut inputs: Vec<Tensor>, values: &HashMap<ValueId, Tensor>) -> Result<Vec<Tensor>, SurveyError> {
+        let Some(runner) = &self.runner else { return Ok(Vec::new()) };
+        inputs.extend(self.held.iter().map(|value| values[value].clone()));
+        Ok(runner.run(&inputs)?)
+    }
+}
