@@ -2,6 +2,7 @@
 
 mod channel;
 mod codes;
+mod cost;
 mod grid;
 mod layer;
 mod place;
@@ -38,9 +39,9 @@ struct Quantize {
     /// What is quantized.
     mode: Mode,
 
-    /// Weights with fewer elements stay as they are.
-    #[serde(default = "Quantize::default_min_elements")]
-    min_elements: usize,
+    /// Weights of float layers with fewer elements stay as they are: 1024, or 256 in the static mode, if not given.
+    #[serde(default)]
+    min_elements: Option<usize>,
 
     /// Weights that int8 would render with a lower ratio of signal to noise, in decibels, stay as they are.
     #[serde(default = "Quantize::default_min_sqnr")]
@@ -65,6 +66,20 @@ struct Quantize {
     /// How ranges follow from the samples.
     #[serde(default)]
     calibration: Calibration,
+
+    /// Where int8 arithmetic is used, in the static mode.
+    #[serde(default)]
+    arithmetic: Arithmetic,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Arithmetic {
+    /// Where it is faster on the target, by a table of costs.
+    #[default]
+    Auto,
+    /// Wherever the target has it.
+    Int8,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
@@ -106,10 +121,6 @@ struct Limits {
 }
 
 impl Quantize {
-    fn default_min_elements() -> usize {
-        1024
-    }
-
     fn default_min_sqnr() -> f64 {
         20.0
     }
@@ -141,13 +152,18 @@ impl Quantize {
             Calibration::Entropy => RangeMethod::Entropy,
             Calibration::Mse => RangeMethod::MeanSquaredError,
         };
-        Ok(qdq::Settings { traits, method, kept: self.kept_nodes()? })
+        let costs = traits.costs && self.arithmetic == Arithmetic::Auto;
+        Ok(qdq::Settings { traits, costs, method, kept: self.kept_nodes()? })
     }
 }
 
 impl Pass for Quantize {
     fn run(&self, model: &mut Model, cx: &mut Context) -> Result<(), PassError> {
-        let limits = Limits { kept: self.kept_nodes()?, min_elements: self.min_elements, min_sqnr: self.min_sqnr };
+        let min_elements = self.min_elements.unwrap_or(match self.mode {
+            Mode::Static => 256,
+            Mode::Weights => 1024,
+        });
+        let limits = Limits { kept: self.kept_nodes()?, min_elements, min_sqnr: self.min_sqnr };
         if let Mode::Static = self.mode {
             qdq::quantize(model, cx, &self.static_settings()?)?;
         }

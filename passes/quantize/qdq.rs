@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use globset::GlobSet;
 use rayon::prelude::*;
 
+use crate::analysis::Shapes;
+use crate::data::Dataset;
 use crate::ir::{Model, NodeId, ValueId};
 use crate::measure::{self, Distribution, RangeMethod, Watch};
 use crate::pass::{Context, PassError};
@@ -19,6 +21,8 @@ use super::write::write;
 /// What the static mode needs to know.
 pub struct Settings {
     pub traits: Traits,
+    /// Whether the cost table decides where int8 pays.
+    pub costs: bool,
     pub method: RangeMethod,
     pub kept: GlobSet,
 }
@@ -30,11 +34,12 @@ pub fn quantize(model: &mut Model, cx: &mut Context, settings: &Settings) -> Res
         let node = model.node(node);
         settings.kept.is_match(&node.name) || settings.kept.is_match(&node.op)
     };
-    let shapes = cx.shapes(model);
-    let (placement, outcome) = Placement::of(model, &shapes, traits, kept);
+    let sizes = measure::sizes_of(model, &samples(cx)?.sample(0));
+    let shapes = Shapes::infer_with(model, &sizes);
+    let (placement, outcome) = Placement::of(model, &shapes, traits, settings.costs, kept);
     cx.report(outcome);
     if placement.units.is_empty() {
-        cx.note("nothing runs in int8");
+        cx.note("nothing runs in int8; large weights are stored in it");
         return Ok(());
     }
     let grids = grids(model, &placement, cx, settings)?;
@@ -49,6 +54,10 @@ pub fn quantize(model: &mut Model, cx: &mut Context, settings: &Settings) -> Res
     Ok(())
 }
 
+fn samples(cx: &Context) -> Result<&Dataset, PassError> {
+    cx.data.as_ref().ok_or_else(|| PassError("the static mode needs samples".into()))
+}
+
 /// A grid for every int8 value, by the samples.
 fn grids(
     model: &Model,
@@ -56,7 +65,7 @@ fn grids(
     cx: &Context,
     settings: &Settings,
 ) -> Result<HashMap<ValueId, Grid>, PassError> {
-    let data = cx.data.as_ref().ok_or_else(|| PassError("the static mode needs samples".into()))?;
+    let data = samples(cx)?;
     let measured = placement.measured(model);
     let values: Vec<ValueId> = measured.iter().map(|(value, _)| *value).collect();
     let watch = Watch { cancelled: &cx.cancelled, ..Watch::default() };

@@ -36,7 +36,7 @@ pub use pairing::PairingError;
 pub use ranges::{Detail, Distribution, Grid, Range, RangeMethod, distributions, ranges};
 pub use size::{ModelSize, node_count};
 pub use stepwise::Stepwise;
-pub use survey::{SurveyError, Watch};
+pub use survey::{SurveyError, Watch, sizes_of};
 pub use window::{Reading, Window};
 
 use accuracy::{Judge, Verdicts};
