@@ -113,3 +113,62 @@ impl Stretch {
         Ok(runner.run(&inputs)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::FixedSizes;
+    use crate::data::synthesize;
+
+    const NETWORK: &str = r#"
+        <ir_version: 8, opset_import: ["": 18]>
+        network (float[1,4] x) => (float[1,4] y)
+        <float[4,4] v = {1,2,3,4,-1,2,0,1,0,1,-3,1,2,2,1,0}, float[4,4] w = {0,1,0,0,1,0,0,0,0,0,0,2,0,0,1,1}, float[4] half = {0.5,0.5,0.5,0.5}>
+        {
+            scale = Add (half, half)
+            a = MatMul (x, v)
+            b = Relu (a)
+            c = Mul (b, scale)
+            d = Add (c, x)
+            e = MatMul (d, w)
+            y = Add (e, b)
+        }"#;
+
+    #[test]
+    fn every_node_reads_what_it_would_in_one_run() {
+        let model = Model::parse(NETWORK).unwrap();
+        let data = synthesize(&model, &FixedSizes::default(), 0, 3, |_| Ok(())).unwrap();
+        let mut steps = Stepwise::new(&data);
+        for node in model.nodes_of(model.main) {
+            steps.advance(&model, node, Watch::default()).unwrap();
+            for input in model.node(node).inputs.iter().flatten().copied() {
+                let runner = Runner::with_outputs(&model, &[input]).unwrap();
+                for sample in 0..data.len() {
+                    let Some(found) = steps.tensor(&model, sample, input) else {
+                        assert_eq!(model.value(input).name, "scale");
+                        continue;
+                    };
+                    assert_eq!(found, runner.run(&data.sample(sample)).unwrap()[0], "{}", model.value(input).name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nodes_behind_may_be_changed_and_several_are_run_at_once() {
+        let mut model = Model::parse(NETWORK).unwrap();
+        let data = synthesize(&model, &FixedSizes::default(), 0, 2, |_| Ok(())).unwrap();
+        let nodes: Vec<NodeId> = model.nodes_of(model.main).collect();
+        let mut steps = Stepwise::new(&data);
+        steps.advance(&model, nodes[3], Watch::default()).unwrap();
+        let zero = model.add_constant(model.main, "zero", Tensor::from_vec(vec![4], vec![0f32; 4]));
+        model.set_input(nodes[3], 1, Some(zero));
+        steps.advance(&model, nodes[6], Watch::default()).unwrap();
+        let e = model.node(nodes[5]).outputs[0].unwrap();
+        let expected = Runner::with_outputs(&model, &[e]).unwrap();
+        for sample in 0..2 {
+            assert_eq!(steps.tensor(&model, sample, e), Some(expected.run(&data.sample(sample)).unwrap().remove(0)));
+        }
+        assert_eq!(steps.values[0].len(), 2, "of the values behind, only `e` and `b` are read");
+    }
+}
