@@ -1,21 +1,37 @@
 //! Quantization: numbers in fewer bits.
 
 mod channel;
+mod codes;
+mod grid;
+mod layer;
+mod place;
+mod qdq;
 mod scale;
+mod tail;
+mod target;
 mod weights;
+mod write;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ir::Model;
-use crate::pass::{Context, Effect, Pass, PassError, PassInfo};
+use crate::measure::RangeMethod;
+use crate::pass::{Context, Effect, Needs, Pass, PassError, PassInfo};
+use grid::Levels;
+use target::Target;
 
-pub const INFO: PassInfo = PassInfo::of::<Quantize>("quantize", "Store weights as int8 with a scale for each channel");
+pub const INFO: PassInfo = PassInfo::of::<Quantize>("quantize", "Compute in int8, or store weights in it");
 
-/// Stores the large weights of convolutions, matrix products and embedding tables as int8, with one scale for each
-/// output channel (each column of an embedding table) that makes the squared error least. The arithmetic stays in float:
-/// a Cast and a Mul, which runtimes fold when they load the model, so that it is four times smaller and as fast.
+/// With `mode=static`, lets layers and what lies between them compute in int8: values get a scale from the samples that are
+/// given with `--data`, weights one for each output channel, and QuantizeLinear and DequantizeLinear stand where the target
+/// fuses them.
+///
+/// With `mode=weights`, and for what stays float, stores the large weights of convolutions, matrix products and embedding
+/// tables as int8, with one scale for each output channel (each column of an embedding table) that makes the squared error
+/// least. The arithmetic stays in float: a Cast and a Mul, which runtimes fold when they load the model, so that it is four
+/// times smaller and as fast.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Quantize {
@@ -30,14 +46,53 @@ struct Quantize {
     #[serde(default = "Quantize::default_min_sqnr")]
     min_sqnr: f64,
 
-    /// Nodes whose weights stay as they are, by name or pattern (`/head/*`).
+    /// Nodes that stay as they are, by name or pattern (`/head/*`); in the static mode also by operator (`Add`).
     #[serde(default)]
     keep: Vec<String>,
+
+    /// The runtime that the file is for, in the static mode.
+    #[serde(default)]
+    target: Target,
+
+    /// The type of int8 values; the target's own if none is given.
+    #[serde(default)]
+    activations: Option<Activations>,
+
+    /// Whether the zero point of int8 values is in the middle; as the target wants it if not given.
+    #[serde(default)]
+    symmetric: Option<bool>,
+
+    /// How ranges follow from the samples.
+    #[serde(default)]
+    calibration: Calibration,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Activations {
+    U8,
+    I8,
+}
+
+#[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Calibration {
+    /// All that was seen.
+    #[default]
+    Minmax,
+    /// All but the outermost 0.01 % at either end.
+    Percentile,
+    /// The clipping that keeps most of the distribution (Kullback-Leibler).
+    Entropy,
+    /// The clipping with the least squared error.
+    Mse,
 }
 
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum Mode {
+    /// Values and weights, the arithmetic too; needs samples.
+    Static,
     /// Weights only; needs no data.
     Weights,
 }
@@ -68,22 +123,50 @@ impl Quantize {
     }
 }
 
+impl Quantize {
+    fn static_settings(&self) -> Result<qdq::Settings, PassError> {
+        let mut traits = self.target.traits();
+        if let Some(activations) = self.activations {
+            traits.levels = match activations {
+                Activations::U8 => Levels::U8,
+                Activations::I8 => Levels::I8,
+            };
+        }
+        traits.symmetric = self.symmetric.unwrap_or(traits.symmetric);
+        // Only where zero is the lowest level does saturation cut off what is below.
+        traits.absorbs &= !traits.symmetric;
+        let method = match self.calibration {
+            Calibration::Minmax => RangeMethod::MinMax,
+            Calibration::Percentile => RangeMethod::Percentile(0.9999),
+            Calibration::Entropy => RangeMethod::Entropy,
+            Calibration::Mse => RangeMethod::MeanSquaredError,
+        };
+        Ok(qdq::Settings { traits, method, kept: self.kept_nodes()? })
+    }
+}
+
 impl Pass for Quantize {
     fn run(&self, model: &mut Model, cx: &mut Context) -> Result<(), PassError> {
         let limits = Limits { kept: self.kept_nodes()?, min_elements: self.min_elements, min_sqnr: self.min_sqnr };
-        match self.mode {
-            Mode::Weights => {
-                let (outcome, worst) = weights::quantize(model, &limits);
-                cx.report(outcome);
-                if let Some((weight, sqnr)) = worst {
-                    cx.note(format!("least exact: `{weight}` with {sqnr:.1} dB"));
-                }
-            }
+        if let Mode::Static = self.mode {
+            qdq::quantize(model, cx, &self.static_settings()?)?;
+        }
+        let (outcome, worst) = weights::quantize(model, &limits);
+        cx.report(outcome);
+        if let Some((weight, sqnr)) = worst {
+            cx.note(format!("least exact: `{weight}` with {sqnr:.1} dB"));
         }
         Ok(())
     }
 
     fn effect(&self) -> Effect {
         Effect::Lossy
+    }
+
+    fn needs(&self) -> Needs {
+        match self.mode {
+            Mode::Static => Needs::Inputs,
+            Mode::Weights => Needs::Nothing,
+        }
     }
 }
