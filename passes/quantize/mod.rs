@@ -1,12 +1,19 @@
 //! Quantization: numbers in fewer bits.
 
+mod aids;
+mod bias;
 mod channel;
+mod cholesky;
 mod codes;
 mod grid;
 mod layer;
+mod learn;
 mod place;
 mod qdq;
+mod rounding;
+mod saturation;
 mod scale;
+mod sequential;
 mod tail;
 mod target;
 mod weights;
@@ -19,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::ir::Model;
 use crate::measure::RangeMethod;
 use crate::pass::{Context, Effect, Needs, Pass, PassError, PassInfo};
+use aids::{BiasCorrection, Rounding};
 use grid::Levels;
 use target::Target;
 
@@ -65,6 +73,14 @@ struct Quantize {
     /// How ranges follow from the samples.
     #[serde(default)]
     calibration: Calibration,
+
+    /// How weights are rounded, in the static mode.
+    #[serde(default)]
+    rounding: Rounding,
+
+    /// How biases make up for what rounding does to the mean of a layer's outputs, in the static mode.
+    #[serde(default)]
+    bias_correction: BiasCorrection,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
@@ -141,7 +157,14 @@ impl Quantize {
             Calibration::Entropy => RangeMethod::Entropy,
             Calibration::Mse => RangeMethod::MeanSquaredError,
         };
-        Ok(qdq::Settings { traits, method, kept: self.kept_nodes()? })
+        Ok(qdq::Settings {
+            traits,
+            method,
+            kept: self.kept_nodes()?,
+            rounding: self.rounding,
+            bias_correction: self.bias_correction,
+            saturates: self.target.saturates(),
+        })
     }
 }
 

@@ -120,7 +120,7 @@ fn accept(model: &Model, value: ValueId, dtype: Option<DType>) -> Result<(), Sur
 }
 
 /// The sizes of the inputs that a sample has, and what its symbols stand for.
-fn sizes_of(model: &Model, sample: &[Tensor]) -> FixedSizes {
+pub(super) fn sizes_of(model: &Model, sample: &[Tensor]) -> FixedSizes {
     let mut sizes = FixedSizes::default();
     for ((input, value), tensor) in required_inputs(model).zip(sample) {
         let declared = value.ty.as_ref().and_then(|ty| ty.as_tensor()?.shape.as_ref());
@@ -160,9 +160,9 @@ fn groups(model: &Model, shapes: &Shapes, values: &[ValueId]) -> Vec<Vec<usize>>
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Detail, Reading, Sampling, distributions, moments};
+    use super::super::{Detail, MomentSums, Moments, Reading, distributions};
     use super::*;
-    use crate::data::synthesize;
+    use crate::data::{Random, synthesize};
 
     const NETWORK: &str = r#"
         <ir_version: 8, opset_import: ["": 18]>
@@ -203,13 +203,17 @@ mod tests {
         });
         assert!(found[1] == found[0] && found[2] == found[0]);
         assert!(found[0][1].extremes.min == 0.0 && found[0][1].extremes.max == found[0][0].extremes.max);
-        let conv = model.producer(values[2]).unwrap();
-        let reads = [(values[1], Reading::of(&model, conv).unwrap())];
-        let sampling = Sampling { rows: 4, seed: 7 };
-        let found = [1, 2, 4]
-            .map(|threads| watched(threads, || moments(&model, &reads, &data, sampling, Watch::default()).unwrap()));
+        let reading = Reading::of(&model, model.producer(values[2]).unwrap()).unwrap();
+        let moments = || -> Vec<Moments> {
+            let mut sums = vec![MomentSums::default()];
+            let see = |_, sample: usize, x: &Tensor| reading.rows(x, 4, &mut Random::new(7, sample as u64)).unwrap();
+            let add = |_, sums: &mut MomentSums, rows| sums.add(&rows);
+            survey(&model, &values[1..2], &data, Watch::default(), &mut sums, see, add).unwrap();
+            sums.remove(0).moments()
+        };
+        let found = [1, 2, 4].map(|threads| watched(threads, moments));
         assert!(found[1] == found[0] && found[2] == found[0]);
-        assert_eq!((found[0][0].len(), found[0][0][0].count), (1, 23 * 4));
+        assert_eq!((found[0].len(), found[0][0].count), (1, 23 * 4));
     }
 
     #[test]
