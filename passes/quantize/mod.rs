@@ -1,13 +1,20 @@
 //! Quantization: numbers in fewer bits.
 
+mod aids;
+mod bias;
 mod channel;
+mod cholesky;
 mod codes;
 mod cost;
 mod grid;
 mod layer;
+mod learn;
 mod place;
 mod qdq;
+mod rounding;
+mod saturation;
 mod scale;
+mod sequential;
 mod tail;
 mod target;
 mod weights;
@@ -20,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::ir::Model;
 use crate::measure::RangeMethod;
 use crate::pass::{Context, Effect, Needs, Pass, PassError, PassInfo};
+use aids::{BiasCorrection, Rounding};
 use grid::Levels;
 use target::Target;
 
@@ -70,6 +78,14 @@ struct Quantize {
     /// Where int8 arithmetic is used, in the static mode.
     #[serde(default)]
     arithmetic: Arithmetic,
+
+    /// How weights are rounded, in the static mode.
+    #[serde(default)]
+    rounding: Rounding,
+
+    /// How biases make up for what rounding does to the mean of a layer's outputs, in the static mode.
+    #[serde(default)]
+    bias_correction: BiasCorrection,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -153,7 +169,15 @@ impl Quantize {
             Calibration::Mse => RangeMethod::MeanSquaredError,
         };
         let costs = traits.costs && self.arithmetic == Arithmetic::Auto;
-        Ok(qdq::Settings { traits, costs, method, kept: self.kept_nodes()? })
+        Ok(qdq::Settings {
+            traits,
+            costs,
+            method,
+            kept: self.kept_nodes()?,
+            rounding: self.rounding,
+            bias_correction: self.bias_correction,
+            saturates: self.target.saturates(),
+        })
     }
 }
 

@@ -11,8 +11,9 @@ use crate::ir::{Model, NodeId, ValueId};
 use crate::measure::{self, Distribution, RangeMethod, Watch};
 use crate::pass::{Context, PassError};
 
+use super::aids::{self, Aids, BiasCorrection, Rounding};
 use super::codes::Codes;
-use super::grid::Grid;
+use super::grid::{Grid, Levels};
 use super::layer::Layer;
 use super::place::{Placement, Role};
 use super::target::Traits;
@@ -25,6 +26,10 @@ pub struct Settings {
     pub costs: bool,
     pub method: RangeMethod,
     pub kept: GlobSet,
+    pub rounding: Rounding,
+    pub bias_correction: BiasCorrection,
+    /// Whether products of eight bits overflow on the target.
+    pub saturates: bool,
 }
 
 /// Quantizes what pays, and reports it.
@@ -43,7 +48,17 @@ pub fn quantize(model: &mut Model, cx: &mut Context, settings: &Settings) -> Res
         return Ok(());
     }
     let grids = grids(model, &placement, cx, settings)?;
-    let codes = codes(model, &placement, &grids);
+    let mut codes = codes(model, &placement, &grids);
+    let aids = Aids {
+        rounding: settings.rounding,
+        bias_correction: settings.bias_correction,
+        saturates: settings.saturates && traits.levels == Levels::U8,
+        seed: cx.seed,
+    };
+    let watch = Watch { cancelled: &cx.cancelled, ..Watch::default() };
+    let learned = aids::apply(model, &placement, traits, &grids, &mut codes, samples(cx)?, &aids, watch)
+        .map_err(|error| PassError(format!("weights could not be learned: {error}")))?;
+    learned.notes(&aids).into_iter().for_each(|note| cx.note(note));
     let layers = codes.len();
     write(model, &placement, traits, &grids, &codes);
     cx.note(format!(

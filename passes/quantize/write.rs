@@ -30,16 +30,19 @@ pub struct Writer<'m> {
     copies: HashMap<ValueId, ValueId>,
     /// Weights that several layers share, as they were dequantized for the first.
     weights: HashMap<ValueId, (Codes, ValueId)>,
+    /// What became of the nodes of the placement.
+    written: HashMap<NodeId, NodeId>,
 }
 
-/// Writes `placement` into `model`. Of every int8 value the grid is given, of every layer the codes.
+/// Writes `placement` into `model`. Of every int8 value the grid is given, of every layer the codes. Returns what became of
+/// each node of the placement.
 pub fn write(
     model: &mut Model,
     placement: &Placement,
     traits: &Traits,
     grids: &HashMap<ValueId, Grid>,
     codes: &HashMap<NodeId, Codes>,
-) {
+) -> HashMap<NodeId, NodeId> {
     let graph = model.main;
     let mut writer = Writer {
         model,
@@ -52,6 +55,7 @@ pub fn write(
         three: None,
         copies: HashMap::new(),
         weights: HashMap::new(),
+        written: HashMap::new(),
     };
     let made: std::collections::HashSet<ValueId> =
         placement.units.iter().filter(|unit| unit.quantizes).map(|unit| unit.result).collect();
@@ -61,6 +65,7 @@ pub fn write(
         }
         writer.unit(unit, codes.get(&unit.node));
     }
+    writer.written
 }
 
 impl Writer<'_> {
@@ -80,10 +85,12 @@ impl Writer<'_> {
         if !unit.quantizes {
             let node = self.model.replace_operation(unit.node, operation);
             self.model.rename_node(node, &label);
+            self.written.insert(unit.node, node);
             return;
         }
         let mut float = self.model.insert_before(anchor, operation, &format!("{base}.float"));
         self.name_producer(float, &label);
+        self.written.insert(unit.node, self.model.producer(float).expect("just made"));
         let mut before = self.model.node(unit.node).outputs[0].expect("a unit has a result");
         for &kept in &unit.kept {
             let operation = self.model.node(kept).with_operands(&[(before, float)]);

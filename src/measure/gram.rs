@@ -1,12 +1,8 @@
 //! Moments of what layers read: how large the inputs of a layer are, and which of them go together.
 
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array1, Array2, Array3, ArrayView2, Axis};
-
-use super::survey::{SurveyError, Watch, survey};
-use super::window::Reading;
-use crate::data::{Dataset, Random};
-use crate::ir::{Model, ValueId};
+use ndarray::{Array1, Array2, Array3, ArrayView2, Axis, concatenate, s};
+use rayon::prelude::*;
 
 /// First and second moments of the rows x that a layer, or a group of one, reads.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,21 +15,15 @@ pub struct Moments {
     pub gram: Array2<f64>,
 }
 
-/// Which places of a value are looked at.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sampling {
-    /// Rows of each sample at most.
-    pub rows: usize,
-    pub seed: u64,
-}
-
-/// A value, and how a layer reads it.
-pub type Read = (ValueId, Reading);
-
 impl Moments {
     /// E x·xᵀ - E x·E xᵀ
     pub fn covariance(&self) -> Array2<f64> {
         centered(&self.gram, &self.mean, &self.mean)
+    }
+
+    /// The moments of x - E x.
+    pub fn about_the_mean(&self) -> Moments {
+        Moments { count: self.count, mean: Array1::zeros(self.mean.len()), gram: self.covariance() }
     }
 }
 
@@ -59,76 +49,72 @@ impl PairedMoments {
     }
 }
 
-/// [`PairedMoments`] in the making, group by group.
-#[derive(Clone, Default)]
-pub struct PairedSums(Vec<(Sums, Array1<f64>, Array2<f64>)>);
+/// Columns of a matrix of products that one thread computes.
+const COLUMNS: usize = 128;
 
-impl PairedSums {
-    /// Rows of one sample, `[groups, rows, row]`, of both models. All samples have to be added in the same order to get the same
-    /// result.
-    pub fn add(&mut self, x: &Array3<f32>, other: &Array3<f32>) {
-        let (groups, _, width) = other.dim();
-        if self.0.is_empty() {
-            self.0 = vec![(Sums::zero(width), Array1::zeros(width), Array2::zeros((width, width))); groups];
-        }
-        let rows = x.axis_iter(Axis(0)).zip(other.axis_iter(Axis(0)));
-        for ((sums, difference, cross), (x, other)) in self.0.iter_mut().zip(rows) {
-            sums.add(other);
-            let off = &x - &other;
-            add_sums(difference, off.view());
-            add_products(cross, off.view(), other);
-        }
-    }
-
-    pub fn moments(self) -> Vec<PairedMoments> {
-        let group = |(sums, difference, cross): (Sums, Array1<f64>, Array2<f64>)| {
-            let rows = sums.moments();
-            let n = rows.count.max(1) as f64;
-            PairedMoments { rows, difference: difference / n, cross: cross / n }
+impl PairedMoments {
+    /// Of rows `[groups, rows, row]` that a layer reads on each sample in both models; for each group. Sums are taken in the
+    /// order of the samples.
+    pub fn of(samples: &[[Array3<f32>; 2]]) -> Vec<PairedMoments> {
+        let (groups, _, width) = samples.first().map_or((0, 0, 0), |[_, rows]| rows.dim());
+        let group = |group: usize| {
+            let pairs: Vec<[ArrayView2<f32>; 2]> =
+                samples.iter().map(|pair| pair.each_ref().map(|rows| rows.index_axis(Axis(0), group))).collect();
+            let count: u64 = pairs.iter().map(|[_, rows]| rows.nrows() as u64).sum();
+            let (mut mean, mut difference) = (Array1::zeros(width), Array1::zeros(width));
+            let differences: Vec<Array2<f32>> = pairs.iter().map(|[x, other]| x - other).collect();
+            for ([_, other], off) in pairs.iter().zip(&differences) {
+                add_sums(&mut mean, *other);
+                add_sums(&mut difference, off.view());
+            }
+            let starts: Vec<usize> = (0..width).step_by(COLUMNS).collect();
+            let products = starts.par_iter().map(|&start| {
+                let block = s![.., start..width.min(start + COLUMNS)];
+                let mut sums = [(); 2].map(|()| Array2::zeros((width, width.min(start + COLUMNS) - start)));
+                for ([_, other], off) in pairs.iter().zip(&differences) {
+                    add_products(&mut sums[0], *other, other.slice(block));
+                    add_products(&mut sums[1], off.view(), other.slice(block));
+                }
+                sums
+            });
+            let products: Vec<[Array2<f64>; 2]> = products.collect();
+            let n = count.max(1) as f64;
+            let [gram, cross] = [0, 1].map(|which| {
+                let blocks: Vec<_> = products.iter().map(|sums| sums[which].view()).collect();
+                concatenate(Axis(1), &blocks).unwrap_or_default() / n
+            });
+            let rows = Moments { count, mean: mean / n, gram };
+            PairedMoments { rows, difference: difference / n, cross }
         };
-        self.0.into_iter().map(group).collect()
+        (0..groups).into_par_iter().map(group).collect()
     }
 }
 
-/// For each of `reads`, the moments of the groups of its layer, over sampled rows of every sample of `data`.
-pub fn moments(
-    model: &Model,
-    reads: &[Read],
-    data: &Dataset,
-    sampling: Sampling,
-    watch: Watch,
-) -> Result<Vec<Vec<Moments>>, SurveyError> {
-    let values: Vec<_> = reads.iter().map(|(value, _)| *value).collect();
-    let mut sums: Vec<Vec<Sums>> = vec![Vec::new(); reads.len()];
-    survey(
-        model,
-        &values,
-        data,
-        watch,
-        &mut sums,
-        |place, sample, tensor| {
-            let mut random = Random::new(sampling.seed, sample as u64);
-            reads[place].1.rows(tensor, sampling.rows, &mut random)
-        },
-        |_, sums, rows| add(sums, rows.unwrap_or_default()),
-    )?;
-    Ok(sums.into_iter().map(|groups| groups.into_iter().map(Sums::moments).collect()).collect())
+/// The moments of each group in the making: Σ x and Σ x·xᵀ.
+#[derive(Clone, Default)]
+pub struct MomentSums(Vec<Sums>);
+
+impl MomentSums {
+    /// Rows `[groups, rows, row]` of one sample. All samples have to be added in the same order to get the same result.
+    pub fn add(&mut self, rows: &Array3<f32>) {
+        let (groups, _, width) = rows.dim();
+        if self.0.is_empty() {
+            self.0 = vec![Sums::zero(width); groups];
+        }
+        self.0.iter_mut().zip(rows.axis_iter(Axis(0))).for_each(|(sums, rows)| sums.add(rows));
+    }
+
+    /// For each group.
+    pub fn moments(self) -> Vec<Moments> {
+        self.0.into_iter().map(Sums::moments).collect()
+    }
 }
 
-/// Σ x and Σ x·xᵀ
 #[derive(Clone)]
 struct Sums {
     count: u64,
     sum: Array1<f64>,
     products: Array2<f64>,
-}
-
-fn add(sums: &mut Vec<Sums>, rows: Array3<f32>) {
-    let (groups, _, width) = rows.dim();
-    if sums.is_empty() {
-        *sums = vec![Sums::zero(width); groups];
-    }
-    sums.iter_mut().zip(rows.axis_iter(Axis(0))).for_each(|(sums, rows)| sums.add(rows));
 }
 
 impl Sums {
@@ -165,12 +151,16 @@ fn add_products(sums: &mut Array2<f64>, a: ArrayView2<f32>, b: ArrayView2<f32>) 
 mod tests {
     use super::*;
 
+    fn rows<const N: usize>(groups: usize, width: usize, x: [f32; N]) -> Array3<f32> {
+        Array3::from_shape_vec((groups, N / groups / width, width), x.to_vec()).unwrap()
+    }
+
     #[test]
     fn moments_are_means_over_all_rows() {
-        let mut sums = Vec::new();
-        add(&mut sums, Array3::from_shape_vec((1, 2, 2), vec![1.0, 2.0, 3.0, -4.0]).unwrap());
-        add(&mut sums, Array3::from_shape_vec((1, 1, 2), vec![-1.0, 5.0]).unwrap());
-        let moments = sums.remove(0).moments();
+        let mut sums = MomentSums::default();
+        sums.add(&rows(1, 2, [1.0, 2.0, 3.0, -4.0]));
+        sums.add(&rows(1, 2, [-1.0, 5.0]));
+        let moments = sums.moments().remove(0);
         assert_eq!((moments.count, moments.mean.to_vec()), (3, vec![1.0, 1.0]));
         let expected = [[11.0 / 3.0, -5.0], [-5.0, 15.0]];
         assert!((&moments.gram - &ndarray::arr2(&expected)).iter().all(|x: &f64| x.abs() < 1e-12));
@@ -178,10 +168,8 @@ mod tests {
 
     #[test]
     fn paired_moments_are_those_of_the_rows_and_their_difference() {
-        let rows = |x: [f32; 4]| Array3::from_shape_vec((1, 2, 2), x.to_vec()).unwrap();
-        let mut sums = PairedSums::default();
-        sums.add(&rows([2.0, 2.0, 3.0, -4.0]), &rows([1.0, 2.0, 3.0, -2.0]));
-        let found = sums.moments().remove(0);
+        let pair = [rows(1, 2, [2.0, 2.0, 3.0, -4.0]), rows(1, 2, [1.0, 2.0, 3.0, -2.0])];
+        let found = PairedMoments::of(&[pair]).remove(0);
         assert_eq!((found.rows.mean.to_vec(), found.difference.to_vec()), (vec![2.0, 0.0], vec![0.5, -1.0]));
         assert_eq!(found.cross, ndarray::arr2(&[[0.5, 1.0], [-3.0, 2.0]]));
         assert_eq!(found.cross_covariance(), ndarray::arr2(&[[-0.5, 1.0], [-1.0, 2.0]]));
@@ -189,10 +177,23 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_a_pair_have_the_moments_that_they_have_alone() {
+        let mut random = crate::data::Random::new(0, 0);
+        let samples = [(); 3].map(|()| [(); 2].map(|()| Array3::from_shape_fn((2, 5, 300), |_| random.normal())));
+        let mut sums = MomentSums::default();
+        samples.iter().for_each(|[_, rows]| sums.add(rows));
+        let found: Vec<Moments> = PairedMoments::of(&samples).into_iter().map(|paired| paired.rows).collect();
+        let off = |a: &Array2<f64>, b: &Array2<f64>| (a - b).iter().all(|x| x.abs() < 1e-6);
+        for (found, expected) in found.iter().zip(sums.moments()) {
+            assert!(found.mean == expected.mean && off(&found.gram, &expected.gram));
+        }
+    }
+
+    #[test]
     fn every_group_has_its_own() {
-        let mut sums = Vec::new();
-        add(&mut sums, Array3::from_shape_vec((2, 1, 1), vec![2.0, 3.0]).unwrap());
-        let gram: Vec<f64> = sums.into_iter().map(|group| group.moments().gram[[0, 0]]).collect();
+        let mut sums = MomentSums::default();
+        sums.add(&rows(2, 1, [2.0, 3.0]));
+        let gram: Vec<f64> = sums.moments().iter().map(|group| group.gram[[0, 0]]).collect();
         assert_eq!(gram, [4.0, 9.0]);
     }
 }

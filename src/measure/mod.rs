@@ -29,14 +29,14 @@ use crate::runtime::{Runner, RuntimeError};
 
 pub use accuracy::{Accuracy, Metric};
 pub use agreement::{Closeness, OutputAgreement};
-pub use gram::{Moments, PairedMoments, PairedSums, Read, Sampling, moments};
+pub use gram::{MomentSums, Moments, PairedMoments};
 pub use interval::Interval;
 pub use latency::Latency;
 pub use pairing::PairingError;
 pub use ranges::{Detail, Distribution, Grid, Range, RangeMethod, distributions, ranges};
 pub use size::{ModelSize, node_count};
 pub use stepwise::Stepwise;
-pub use survey::{SurveyError, Watch, sizes_of};
+pub use survey::{SurveyError, Watch, sizes_of, survey};
 pub use window::{Reading, Window};
 
 use accuracy::{Judge, Verdicts};

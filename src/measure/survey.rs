@@ -157,3 +157,125 @@ fn groups(model: &Model, shapes: &Shapes, values: &[ValueId]) -> Vec<Vec<usize>>
     }
     groups
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Detail, MomentSums, Moments, Reading, distributions};
+    use super::*;
+    use crate::data::{Random, synthesize};
+
+    const NETWORK: &str = r#"
+        <ir_version: 8, opset_import: ["": 18]>
+        network (float[1,2,6,5] x, int64[1,3] ids) => (float[1,3,3,2] y, int64[1,3] next)
+        <float[3,2,3,3] w = {1,-1,2,0,3,-2,1,1,-1, 2,0,1,-1,1,2,-3,1,0, 1,1,1,0,0,0,2,2,-2, 1,0,-1,2,0,1,-1,1,0, 3,1,0,1,2,0,1,0,-1, 0,0,1,1,-1,0,2,1,1}>
+        {
+            r = Relu (x)
+            y = Conv <strides = [2, 2], pads = [1, 1, 0, 0]> (r, w)
+            next = Add (ids, ids)
+        }"#;
+
+    fn network() -> Model {
+        Model::parse(NETWORK).expect("the text is a model")
+    }
+
+    fn samples(model: &Model, count: usize) -> Dataset {
+        synthesize(model, &FixedSizes::default(), 0, count, |_| Ok(())).expect("inputs can be made up")
+    }
+
+    fn value(model: &Model, name: &str) -> ValueId {
+        model.all_values().find(|(_, value)| value.name == name).expect("the model has the value").0
+    }
+
+    fn watched<T>(threads: usize, look: impl FnOnce() -> T + Send) -> T
+    where
+        T: Send,
+    {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start").install(look)
+    }
+
+    #[test]
+    fn the_number_of_threads_makes_no_difference() {
+        let model = network();
+        let data = samples(&model, 23);
+        let values = ["x", "r", "y"].map(|name| value(&model, name));
+        let found = [1, 2, 4].map(|threads| {
+            watched(threads, || distributions(&model, &values, &data, Detail::Histogram, Watch::default()).unwrap())
+        });
+        assert!(found[1] == found[0] && found[2] == found[0]);
+        assert!(found[0][1].extremes.min == 0.0 && found[0][1].extremes.max == found[0][0].extremes.max);
+        let reading = Reading::of(&model, model.producer(values[2]).unwrap()).unwrap();
+        let moments = || -> Vec<Moments> {
+            let mut sums = vec![MomentSums::default()];
+            let see = |_, sample: usize, x: &Tensor| reading.rows(x, 4, &mut Random::new(7, sample as u64)).unwrap();
+            let add = |_, sums: &mut MomentSums, rows| sums.add(&rows);
+            survey(&model, &values[1..2], &data, Watch::default(), &mut sums, see, add).unwrap();
+            sums.remove(0).moments()
+        };
+        let found = [1, 2, 4].map(|threads| watched(threads, moments));
+        assert!(found[1] == found[0] && found[2] == found[0]);
+        assert_eq!((found[0].len(), found[0][0].count), (1, 23 * 4));
+    }
+
+    #[test]
+    fn samples_may_come_in_any_order_and_portions() {
+        let model = network();
+        let data = samples(&model, 9);
+        let look = |data: &Dataset| {
+            let values = [value(&model, "y")];
+            distributions(&model, &values, data, Detail::Histogram, Watch::default()).unwrap().remove(0)
+        };
+        let (one, other) = data.split(3, 0.4);
+        let mut joined = look(&other);
+        joined.add(look(&one));
+        assert_eq!(joined, look(&data));
+    }
+
+    #[test]
+    fn values_without_a_range_are_refused_by_name() {
+        let model = network();
+        let data = samples(&model, 2);
+        let look = |name: &str, data: &Dataset, watch: Watch| {
+            let found = distributions(&model, &[value(&model, name)], data, Detail::Extremes, watch);
+            found.unwrap_err().to_string()
+        };
+        let why = look("next", &data, Watch::default());
+        assert_eq!(why, "`next` is int64, and only tensors of floats have a range");
+        assert_eq!(look("y", &data.first(0), Watch::default()), "there are no samples to learn from");
+        let cancelled = AtomicBool::new(true);
+        assert_eq!(look("y", &data, Watch { cancelled: &cancelled, ..Watch::default() }), "cancelled");
+    }
+
+    #[test]
+    fn values_of_bodies_are_refused_by_name() {
+        let mut model = network();
+        let body = model.add_graph("branch");
+        let inner = model.add_input(body, "inner");
+        let why = distributions(&model, &[inner], &samples(&network(), 1), Detail::Extremes, Watch::default());
+        let why = why.unwrap_err().to_string();
+        assert_eq!(why, "`inner` is a value of graph `branch`: only those of the main graph can be looked at");
+    }
+
+    #[test]
+    fn progress_counts_every_run() {
+        let model = network();
+        let count = std::sync::atomic::AtomicUsize::new(0);
+        let progress = |total: usize| {
+            assert_eq!(total, 5);
+            count.fetch_add(1, Ordering::Relaxed);
+        };
+        let watch = Watch { progress: &progress, ..Watch::default() };
+        distributions(&model, &[value(&model, "r")], &samples(&model, 5), Detail::Extremes, watch).unwrap();
+        assert_eq!(count.into_inner(), 5);
+    }
+
+    #[test]
+    fn wide_models_are_run_for_some_values_at_a_time() {
+        let text = r#"
+            <ir_version: 8, opset_import: ["": 18]>
+            wide (float[1,30000000] x) => (float[1,30000000] c) { a = Relu (x) b = Relu (a) c = Relu (b) }"#;
+        let model = Model::parse(text).unwrap();
+        let values = ["c", "a", "x", "b"].map(|name| value(&model, name));
+        let groups = groups(&model, &Shapes::infer(&model), &values);
+        assert_eq!(groups, [vec![2, 1], vec![3, 0]]);
+    }
+}

@@ -22,7 +22,7 @@ pub struct Window {
     strides: Vec<usize>,
     dilations: Vec<usize>,
     padding: Padding,
-    pub groups: usize,
+    groups: usize,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +45,21 @@ impl Reading {
             _ => return None,
         };
         (model.constant(weight)?.rank() == 2).then_some(Reading::Rows)
+    }
+
+    /// The number of places that the window has; 1 without one.
+    pub fn taps(&self) -> usize {
+        match self {
+            Reading::Rows => 1,
+            Reading::Window(window) => window.kernel.iter().product(),
+        }
+    }
+
+    pub fn groups(&self) -> usize {
+        match self {
+            Reading::Rows => 1,
+            Reading::Window(window) => window.groups,
+        }
     }
 
     /// Up to `count` of the rows that the layer reads in `x`: `[groups, rows, row]`, where a row has channel, then the
