@@ -56,6 +56,8 @@ pub struct Traits {
     pub splits_hard_swish: bool,
     /// Whether the table of costs holds for it.
     pub costs: bool,
+    /// Whether a MatMul and its bias become a float Gemm where they can.
+    pub merges_biases: bool,
 }
 
 /// Operators that move elements and leave them as they are: int8 wherever their operand is.
@@ -78,10 +80,12 @@ impl Target {
             gemm_bias: Bias::Int32,
             splits_hard_swish: true,
             costs: true,
+            merges_biases: true,
         };
         match self {
             Target::Onnxruntime | Target::OnnxruntimeVnni => onnxruntime,
-            Target::Tract => Traits { conv_bias: Bias::Int32, costs: false, ..onnxruntime },
+            Target::Tract => Traits { conv_bias: Bias::Int32, costs: false,
+                merges_biases: false, ..onnxruntime },
             // Zero points are 0, weights symmetric; Relu is fused behind a layer, and an Add with the layer before it when
             // the other operand is quantized; layers give floats where no Q follows.
             Target::Tensorrt => Traits {
@@ -96,6 +100,7 @@ impl Target {
                 gemm_bias: Bias::Float,
                 splits_hard_swish: false,
                 costs: false,
+                merges_biases: false,
             },
             // Q/DQ become FakeQuantize; activations are asymmetric, weights symmetric per channel, biases float, and what
             // joins in a Concat has one scale.
@@ -107,6 +112,7 @@ impl Target {
                 gemm_bias: Bias::Float,
                 splits_hard_swish: false,
                 costs: false,
+                merges_biases: false,
                 ..onnxruntime
             },
             // Every operator of a QNN graph stands between Q/DQ pairs; biases are int32.
@@ -132,6 +138,7 @@ impl Target {
                 conv_bias: Bias::Int32,
                 splits_hard_swish: false,
                 costs: false,
+                merges_biases: false,
                 ..onnxruntime
             },
             Target::Generic => Traits {
@@ -143,6 +150,7 @@ impl Target {
                 conv_bias: Bias::Int32,
                 splits_hard_swish: false,
                 costs: false,
+                merges_biases: false,
                 ..onnxruntime
             },
         }

@@ -15,8 +15,8 @@ pub struct Settings {
     /// Where to write the result [default: MODEL.small.onnx beside the model]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// What to do, like `cleanup,quantize(mode=weights)`, which is the default; `onnxshrink passes` lists all;
-    /// an empty text only reads and writes
+    /// What to do, like `cleanup,quantize(mode=weights)`, which is the default, or `mode=static` with --data;
+    /// `onnxshrink passes` lists all; an empty text only reads and writes
     #[arg(long, value_name = "PASSES")]
     pub passes: Option<String>,
     /// Put large weights into a second file beside the model
@@ -29,7 +29,7 @@ pub struct Settings {
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
 
-    /// Samples to check on, .npz or .npy [default: random inputs, which are weak evidence]
+    /// Samples to learn from and to check on, .npz or .npy [default: random inputs to check on, which are weak evidence]
     #[arg(long, value_name = "FILE", help_heading = "Check")]
     pub data: Option<PathBuf>,
     /// Samples for the check alone, where passes learn from --data
