@@ -1,4 +1,4 @@
-//! What is learned of two models by running both: how far the small one is from the original.
+//! What is learned of models by running them: what one gives, and how far the small one is from the original.
 //!
 //! Law: results depend on models, data and seed alone. Samples run in parallel, but every sum is taken in their order.
 //! Times are measured too and only ever reported; nothing may be decided by them.
@@ -9,6 +9,7 @@ mod ctc;
 mod interval;
 mod latency;
 mod pairing;
+mod run;
 mod size;
 
 use std::path::PathBuf;
@@ -26,6 +27,9 @@ pub use agreement::{Closeness, OutputAgreement};
 pub use interval::Interval;
 pub use latency::Latency;
 pub use pairing::PairingError;
+pub use run::{
+    ElementFigures, NodeShare, OperatorShare, OutputFigures, Profile, Run, RunError, RunOptions, Score, join, run,
+};
 pub use size::{ModelSize, node_count};
 
 use accuracy::{Judge, Verdicts};

@@ -4,6 +4,7 @@ mod comparison;
 mod figures;
 mod inspection;
 mod passes;
+mod run;
 mod shrunk;
 
 use serde::Serialize;
@@ -11,6 +12,7 @@ use serde::Serialize;
 pub use comparison::ComparisonTable;
 pub use inspection::{Inspection, function_names};
 pub use passes::{pass_page, pass_table};
+pub use run::RunTable;
 pub use shrunk::shrunk;
 
 /// A report as `--report` and `--json` give it.
