@@ -13,7 +13,7 @@ use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 
 use super::RuntimeError;
 use super::profile::{Label, Labels};
-use super::support;
+use super::{dequantize, support};
 use crate::ir::op::{self, Constant};
 use crate::ir::{
     Attr, Attrs, DType, Function, GraphId, Initializer, Model, Node, NodeId, Op, Size, Tensor, Type, Value, ValueDef,
@@ -147,6 +147,9 @@ impl<'m> Encoder<'m> {
             if model.graph(node.graph).parent.is_none() || constant.byte_len() > SMALL {
                 return self.constant(name, &constant).map_err(|why| self.refuse(id, why));
             }
+        }
+        if let (Some(weight), [Some(out)]) = (dequantize::of_constants(model, id), node.outputs.as_slice()) {
+            return self.constant(scope.name(*out), &weight).map_err(|why| self.refuse(id, why));
         }
         support::check(model, id, &attrs)?;
         for &input in node.inputs.iter().flatten() {
