@@ -109,7 +109,7 @@ fn a_gate_that_fails_writes_nothing_unless_forced() {
 }
 
 #[test]
-fn a_gate_on_accuracy_needs_labels() {
+fn a_gate_on_accuracy_needs_samples() {
     let folder = folder();
     let (_, out) = path(&folder, "small.onnx");
     assert_eq!(code(&[MODEL, "-o", &out, "--max-drop", "1%", "-q"]), 1);
@@ -190,10 +190,12 @@ fn a_model_that_cannot_run_is_made_small_and_not_checked() {
 #[test]
 fn the_readme_lists_every_pass_with_what_it_does() {
     let readme = fs::read_to_string("README.md").unwrap();
-    for info in passes(onnxshrink::passes::ALL) {
-        let row = format!("| `{}` | {} |", info.name, info.summary);
-        assert!(readme.contains(&row), "README.md has no row {row}");
-    }
+    let table = readme.split("## Passes").nth(1).expect("a table of passes");
+    let rows: Vec<&str> =
+        table.lines().take_while(|line| !line.starts_with('#')).filter(|line| line.starts_with("| `")).collect();
+    let expected = passes(onnxshrink::passes::ALL).map(|info| format!("| `{}` | {} |", info.name, info.summary));
+    let groups = |row: &&str| !row.starts_with("| `cleanup`");
+    assert_eq!(rows.into_iter().filter(groups).collect::<Vec<_>>(), expected.collect::<Vec<_>>());
 }
 
 #[test]

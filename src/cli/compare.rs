@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::progress::Line;
-use super::settings::Share;
+use super::settings::{Points, Share};
 use super::{CliError, print_out, use_threads};
 use crate::analysis::FixedSizes;
 use crate::data::{DEFAULT_COUNT, Dataset};
@@ -33,9 +33,9 @@ pub struct CompareArgs {
     /// Threads to use, each for a sample at a time [default: all]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Fail if accuracy falls by more, like 1% or 0.01; needs labels
-    #[arg(long, value_name = "SHARE")]
-    max_drop: Option<Share>,
+    /// Fail if accuracy falls by more points; without labels, if more of a hundred decisions change
+    #[arg(long, value_name = "POINTS")]
+    max_drop: Option<Points>,
     /// Fail if the mean cosine of an output is lower
     #[arg(long, value_name = "SHARE")]
     min_cosine: Option<Share>,
@@ -76,7 +76,7 @@ pub fn run(args: CompareArgs) -> Result<ExitCode, CliError> {
     })?;
     let share = |share: Option<Share>| share.map(|share| share.0);
     let gates = Gates {
-        max_drop: share(args.max_drop),
+        max_drop: args.max_drop.map(Points::share),
         min_cosine: share(args.min_cosine),
         min_agreement: share(args.min_agreement),
     };

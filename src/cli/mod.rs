@@ -41,7 +41,7 @@ Examples:
   onnxshrink model.onnx -o small.onnx                        the default: clean up, int8 weights
   onnxshrink model.onnx -o small.onnx --data samples.npz     check on real samples
   onnxshrink model.onnx -o clean.onnx --passes cleanup       exact: only what changes no result
-  onnxshrink model.onnx -o small.onnx --data samples.npz --max-drop 1%
+  onnxshrink model.onnx -o small.onnx --data samples.npz --max-drop 1 
                                                              write only if accuracy holds
   onnxshrink ./print                                         a model called like a command
 

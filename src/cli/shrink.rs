@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::progress::{Line, watch_interrupts};
-use super::settings::Settings;
+use super::settings::{Points, Settings, Share};
 use super::{CliError, ShrinkArgs, print_out, use_threads};
 use crate::ir::Model;
 use crate::onnx::{ExternalData, WriteOptions};
@@ -54,7 +54,7 @@ fn verdict(shrunk: &Shrunk) -> ExitCode {
 }
 
 fn job(model: PathBuf, settings: &Settings) -> Job {
-    let share = |share: Option<super::settings::Share>| share.map(|share| share.0);
+    let share = |share: Option<Share>| share.map(|share| share.0);
     Job {
         output: settings.output.clone().unwrap_or_else(|| default_output(&model)),
         model,
@@ -65,7 +65,7 @@ fn job(model: PathBuf, settings: &Settings) -> Job {
         write: WriteOptions { external_data: settings.external_data.then(ExternalData::default) },
         seed: settings.seed.unwrap_or_default(),
         gates: Gates {
-            max_drop: share(settings.max_drop),
+            max_drop: settings.max_drop.map(Points::share),
             min_cosine: share(settings.min_cosine),
             min_agreement: share(settings.min_agreement),
         },
