@@ -20,6 +20,9 @@ pub use gates::Gates;
 /// What `onnxshrink model.onnx` runs.
 pub const DEFAULT_PIPELINE: &str = "cleanup,quantize(mode=weights)";
 
+/// What it runs with samples to learn from, `--data`.
+pub const DEFAULT_PIPELINE_WITH_DATA: &str = "cleanup,quantize(mode=static)";
+
 /// The part of the data that is held back for the check where passes use the rest.
 const HELD_BACK: f64 = 0.2;
 
@@ -169,7 +172,8 @@ pub fn shrink(job: &Job, cx: &mut Context, progress: &dyn Progress) -> Result<Sh
 impl Job {
     /// The pipeline with the pass in front that raises older models to the opset that the passes know.
     fn pipeline(&self) -> Result<Pipeline, NotationError> {
-        let asked = Pipeline::parse(self.passes.as_deref().unwrap_or(DEFAULT_PIPELINE), passes::ALL)?;
+        let default = if self.data.is_some() { DEFAULT_PIPELINE_WITH_DATA } else { DEFAULT_PIPELINE };
+        let asked = Pipeline::parse(self.passes.as_deref().unwrap_or(default), passes::ALL)?;
         match asked.is_empty() || asked.contains("upgrade-opset") {
             true => Ok(asked),
             false => asked.after_implied("upgrade-opset", passes::ALL),

@@ -2,11 +2,16 @@
 //!
 //!     x·w = (xq - xz)·wq · (xs·ws), where xq, xs, xz = DynamicQuantizeLinear(x) and w = wq·ws channel by channel
 //!
+//! Where the target's products of u8 and i8 saturate (x86 without VNNI adds two of them in int16), weights have 7 bits:
+//! two products of a level up to 63 always fit.
+//!
 //! The two scales are multiplied first: so ONNX Runtime finds the pattern and fuses it, with a bias behind it, into one
 //! node. A value that several products read is quantized once. Convolutions stay float: ONNX Runtime fuses nothing around
 //! ConvInteger, which is slower there than the float convolution.
 
 use std::collections::HashMap;
+
+use rayon::prelude::*;
 
 use crate::analysis::Shapes;
 use crate::ir::op::{Add, Cast, Gemm, MatMul, Mul};
@@ -16,14 +21,20 @@ use crate::rewrite::{Match, Miss, Outcome};
 
 use super::Limits;
 use super::channel::PerChannel;
-use super::scale::least_squares_scales;
+use super::scale::{LEVELS, least_squares_scale, level};
 use super::scope::{ancestor, execution_order};
 
 /// Lets every product of an activation and a constant matrix compute in int8. Also returns the weight that lost most, and
 /// its ratio of signal to noise in decibels.
-pub fn quantize(model: &mut Model, shapes: &Shapes, limits: &Limits) -> (Outcome, Option<(String, f64)>) {
+pub fn quantize(
+    model: &mut Model,
+    shapes: &Shapes,
+    limits: &Limits,
+    saturates: bool,
+) -> (Outcome, Option<(String, f64)>) {
     let mut outcome = Outcome::default();
-    let mut edit = Edit { activations: HashMap::new(), weights: HashMap::new(), worst: None };
+    let highest = if saturates { SAFE_LEVELS } else { LEVELS };
+    let mut edit = Edit { highest, activations: HashMap::new(), weights: HashMap::new(), worst: None };
     for node in execution_order(model) {
         if matches!(model.node(node).op.as_str(), "MatMul" | "Gemm") {
             match Product::read(model, shapes, node, limits)
@@ -69,6 +80,8 @@ impl Product {
 
 /// What is in the graph already.
 struct Edit {
+    /// The largest level of weights.
+    highest: f32,
     /// The levels, scale and zero point of quantized activations.
     activations: HashMap<ValueId, [ValueId; 3]>,
     /// The levels and scales of quantized weights.
@@ -130,18 +143,16 @@ impl Edit {
         let floats = tensor.floats().ok_or(Miss("not a float tensor"))?;
         require!(floats.iter().all(|x| x.is_finite()), "the weight holds NaN or infinity");
         let weights = PerChannel::new(floats, tensor.shape(), usize::from(!transposed));
-        let scales = least_squares_scales(&weights);
-        let (levels, [signal, noise]) = weights.quantize(&scales);
+        let channels = (0..weights.channels()).into_par_iter();
+        let columns: Vec<Column> =
+            channels.map(|channel| Column::of(&weights.channel(channel), self.highest)).collect();
+        let [signal, noise] = columns.iter().fold([0.0; 2], |a, column| [a[0] + column.sums[0], a[1] + column.sums[1]]);
         let sqnr = if noise > 0.0 { 10.0 * (signal / noise).log10() } else { f64::INFINITY };
         require!(sqnr >= limits.min_sqnr, "int8 would lose too much of it: see the option min-sqnr");
-        let [rows, columns] = [tensor.shape()[0], tensor.shape()[1]];
-        let levels = match transposed {
-            false => Tensor::from_vec(vec![rows, columns], levels),
-            true => {
-                let turned = (0..columns).flat_map(|column| levels.iter().skip(column).step_by(columns)).copied();
-                Tensor::from_vec(vec![columns, rows], turned.collect())
-            }
-        };
+        let rows = columns[0].levels.len();
+        let levels = (0..rows).flat_map(|row| columns.iter().map(move |column| column.levels[row])).collect();
+        let levels = Tensor::from_vec(vec![rows, columns.len()], levels);
+        let scales: Vec<f32> = columns.iter().map(|column| column.scale).collect();
         let (graph, name) = (model.value(w).graph, model.value(w).name.clone());
         if self.worst.as_ref().is_none_or(|(_, lowest)| sqnr < *lowest) {
             self.worst = Some((name.clone(), sqnr));
@@ -149,5 +160,44 @@ impl Edit {
         let wq = model.add_constant(graph, &format!("{name}.int8"), levels);
         let scales = Tensor::from_vec(vec![scales.len()], scales);
         Ok([wq, model.add_constant(graph, &format!("{name}.scale"), scales)])
+    }
+}
+
+/// Two products of u8 and a level up to this one fit int16.
+const SAFE_LEVELS: f32 = 63.0;
+
+/// What a channel of results is summed up from.
+struct Column {
+    levels: Vec<i8>,
+    scale: f32,
+    /// Σx² and Σ(x - scale·q)².
+    sums: [f64; 2],
+}
+
+impl Column {
+    fn of(x: &[f32], highest: f32) -> Column {
+        let scale = least_squares_scale(x, highest).unwrap_or(1.0);
+        let mut sums = [0f64; 2];
+        let to_level = |&x: &f32| {
+            let q = level(x, scale.recip(), highest);
+            let error = x - q * scale;
+            sums = [sums[0] + f64::from(x * x), sums[1] + f64::from(error * error)];
+            q as i8
+        };
+        Column { levels: x.iter().map(to_level).collect(), scale, sums }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_products_of_levels_that_are_safe_fit_int16() {
+        let x: Vec<f32> = (-200..200).map(|x| x as f32).collect();
+        let column = Column::of(&x, SAFE_LEVELS);
+        let highest = column.levels.iter().map(|&level| i32::from(level).abs()).max().unwrap();
+        assert!(highest == 63 && 2 * 255 * highest <= i32::from(i16::MAX));
+        assert!(column.sums[1] * 1000.0 < column.sums[0]);
     }
 }

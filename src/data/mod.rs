@@ -21,6 +21,7 @@ use crate::ir::DType;
 pub use bind::required_inputs;
 pub use cast::{Misfit, can_cast, cast};
 pub use dataset::{Dataset, Labels, Rows, Source};
+pub use random::Random;
 pub use synthesize::{DEFAULT_COUNT, SynthesisError, synthesize};
 pub use write::write_npz;
 
