@@ -136,13 +136,16 @@ def elementwise():
             f0, q0 = cost([1, a, size, size], lambda c: c.conv(a, a, 1))
             return max(f - f0, 0.), max(q - q0, 0.)
 
-        def residual(c):
-            x = c.value
-            c.conv(a, a, 1)
-            c.then("Add", [x, c.value])
-        f, q = cost([1, a, size, size], residual)
-        f0, q0 = cost([1, a, size, size], lambda c: c.conv(a, a, 1))
-        row("Add", 0, 2 * n, n, max(f - f0, 0.), max(q - q0, 0.))
+        def both(op):
+            def residual(c):
+                x = c.value
+                c.conv(a, a, 1)
+                c.then(op, [x, c.value])
+            f, q = cost([1, a, size, size], residual)
+            f0, q0 = cost([1, a, size, size], lambda c: c.conv(a, a, 1))
+            return max(f - f0, 0.), max(q - q0, 0.)
+        row("Add", 0, 2 * n, n, *both("Add"))
+        row("Mul", 0, 2 * n, n, *both("Mul"))
 
         def gate(c):
             x = c.value
@@ -150,14 +153,9 @@ def elementwise():
             c.conv(a, a, 1)
             c.then("Mul", [x, c.value])
             c.conv(a, a, 1)
-        def pooled(c):
-            x = c.value
-            c.then("GlobalAveragePool", [x])
-            c.conv(a, a, 1)
-            c.then("Add", [x, c.value])
-            c.conv(a, a, 1)
-        row("GateMul", 0, n, n, *[max(x - y, 0.) for x, y in zip(cost([1, a, size, size], gate, 3), cost([1, a, size, size], lambda c: c.conv(a, a, 1), 3))])
-        if size % 2 == 0: pass
+        gates, convs = cost([1, a, size, size], gate, 3), cost([1, a, size, size], lambda c: c.conv(a, a, 1), 3)
+        gates = [max(x - y, 0.) for x, y in zip(gates, convs)]
+        for op in ("GlobalAveragePool", "Gate"): row(op, 0, n, n, *[x / 2 for x in gates])
 
         def swish(c):
             x = c.value
@@ -167,18 +165,21 @@ def elementwise():
             q = c.node("QuantizeLinear", [c.node("Add", [x, three]), s, z])
             c.then("Mul", [x, c.node("DequantizeLinear", [q, c.const(np.float32(1 / 255)), z])])
         row("HardSwish", 0, n, n, *between(swish))
-        row("Relu", 0, n, n, between(lambda c: c.then("Relu", [c.value]) if not c.int8 else None)[0], 0)
+        row("Sigmoid", 0, n, n, *between(lambda c: c.then("Sigmoid", [c.value])))
         row("MaxPool", 0, n, n, *between(lambda c: c.then("MaxPool", [c.value], kernel_shape=[3, 3], pads=[1] * 4)))
         row("AveragePool", 0, n, n, *between(lambda c: c.then("AveragePool", [c.value], kernel_shape=[3, 3], pads=[1] * 4)))
 
-        def float_between(c):
-            """int8: leave to float and come back, with nothing between."""
-            c.conv(a, a, 1)
-            if c.int8: c.value = c.pair(c.node("Sigmoid", [c.value]))
-            else: c.value = c.node("Sigmoid", [c.value])
-        f, q = cost([1, a, size, size], float_between)
-        f0, q0 = cost([1, a, size, size], lambda c: c.conv(a, a, 1))
-        row("Border", 0, n, n, 0., max((q - q0) - (f - f0), 0.))
+        def relu(pairs):
+            def step(c):
+                c.value = c.node("Relu", [c.value])
+                if pairs: c.value = c.pair(c.value)
+            chains = []
+            for count in (1, 5):
+                c = Chain([1, a, size, size], False)
+                for _ in range(count): step(c)
+                chains.append(c.time())
+            return (chains[1] - chains[0]) / 4
+        row("Border", 0, n, n, 0., max(relu(True) - relu(False), 0.) / 2)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ mod bias;
 mod channel;
 mod cholesky;
 mod codes;
+mod cost;
 mod dynamic;
 mod float16;
 mod grid;
@@ -17,6 +18,7 @@ mod rounding;
 mod saturation;
 mod scale;
 mod scope;
+mod sensitivity;
 mod sequential;
 mod tail;
 mod target;
@@ -26,6 +28,7 @@ mod write;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
 
 use crate::ir::Model;
 use crate::measure::RangeMethod;
@@ -33,6 +36,7 @@ use crate::pass::{Context, Effect, Needs, Pass, PassError, PassInfo};
 use crate::rewrite::Outcome;
 use aids::{BiasCorrection, Rounding};
 use grid::Levels;
+pub use sensitivity::Sensitivity;
 use target::Target;
 
 pub const INFO: PassInfo =
@@ -56,9 +60,9 @@ struct Quantize {
     /// What is quantized.
     mode: Mode,
 
-    /// Weights with fewer elements stay as they are.
-    #[serde(default = "Quantize::default_min_elements")]
-    min_elements: usize,
+    /// Weights of float layers with fewer elements stay as they are: 1024, or 256 in the static mode, if not given.
+    #[serde(default)]
+    min_elements: Option<usize>,
 
     /// Weights that int8 would render with a lower ratio of signal to noise, in decibels, stay as they are.
     #[serde(default = "Quantize::default_min_sqnr")]
@@ -84,6 +88,10 @@ struct Quantize {
     /// How ranges follow from the samples.
     #[serde(default)]
     calibration: Calibration,
+
+    /// Where int8 arithmetic is used, in the static mode.
+    #[serde(default)]
+    arithmetic: Arithmetic,
 
     /// How weights are rounded, in the static mode.
     #[serde(default)]
@@ -115,6 +123,16 @@ enum WeightType {
     /// 4 bits for matrices that products read, with a scale for each block; 8 bits for all other weights. For ONNX Runtime
     /// as its operator MatMulNBits; for other targets as DequantizeLinear, which raises the model to opset 21.
     I4,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Arithmetic {
+    /// Where it is faster on the target, by a table of costs.
+    #[default]
+    Auto,
+    /// Wherever the target has it.
+    Int8,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
@@ -162,10 +180,6 @@ struct Limits {
 }
 
 impl Quantize {
-    fn default_min_elements() -> usize {
-        1024
-    }
-
     fn default_min_sqnr() -> f64 {
         20.0
     }
@@ -205,8 +219,10 @@ impl Quantize {
             Calibration::Entropy => RangeMethod::Entropy,
             Calibration::Mse => RangeMethod::MeanSquaredError,
         };
+        let costs = traits.costs && self.arithmetic == Arithmetic::Auto;
         Ok(qdq::Settings {
             traits,
+            costs,
             method,
             kept: self.kept_nodes()?,
             rounding: self.rounding,
@@ -214,6 +230,18 @@ impl Quantize {
             saturates: self.target.saturates(),
         })
     }
+}
+
+/// What quantizing each layer alone, as a pass with these options would, does to the outputs, most sensitive first. The
+/// samples of the context give the ranges, and the first `samples` of them the outputs.
+pub fn sensitivities(
+    options: Map<String, Json>,
+    model: &Model,
+    cx: &Context,
+    samples: usize,
+) -> Result<Vec<Sensitivity>, PassError> {
+    let pass: Quantize = serde_json::from_value(Json::Object(options)).map_err(|error| PassError(error.to_string()))?;
+    qdq::sensitivities(model, cx, &pass.static_settings()?, samples)
 }
 
 impl Quantize {
@@ -270,7 +298,11 @@ fn note_worst(cx: &mut Context, worst: Option<(String, f64)>) {
 
 impl Pass for Quantize {
     fn run(&self, model: &mut Model, cx: &mut Context) -> Result<(), PassError> {
-        let limits = Limits { kept: self.kept_nodes()?, min_elements: self.min_elements, min_sqnr: self.min_sqnr };
+        let min_elements = self.min_elements.unwrap_or(match self.mode {
+            Mode::Static => 256,
+            Mode::Weights | Mode::Dynamic | Mode::Float16 => 1024,
+        });
+        let limits = Limits { kept: self.kept_nodes()?, min_elements, min_sqnr: self.min_sqnr };
         match self.mode {
             Mode::Static => {
                 qdq::quantize(model, cx, &self.static_settings()?)?;

@@ -13,6 +13,7 @@ use crate::ir::{DType, Model, NodeId, Use, ValueId};
 use crate::require;
 use crate::rewrite::{Match, Miss, Outcome};
 
+use super::cost::{self, Cost};
 use super::layer::{Layer, is_layer};
 use super::tail::{self, Tail};
 use super::target::{MOVES, Traits};
@@ -62,12 +63,22 @@ const LAYER: &str = "int8_layer";
 const OPERATOR: &str = "int8_operator";
 
 impl Placement {
-    /// Decides for the main graph of `model`; nodes for which `kept` holds stay float.
-    pub fn of(model: &Model, shapes: &Shapes, traits: &Traits, kept: impl Fn(NodeId) -> bool) -> (Placement, Outcome) {
+    /// Decides for the main graph of `model`; nodes for which `kept` holds stay float. With `costs`, so do regions that
+    /// int8 would not make faster.
+    pub fn of(
+        model: &Model,
+        shapes: &Shapes,
+        traits: &Traits,
+        costs: bool,
+        kept: impl Fn(NodeId) -> bool,
+    ) -> (Placement, Outcome) {
         let mut search =
             Search { model, shapes, traits, kept: &kept, int8: HashSet::new(), outcome: Outcome::default() };
         let mut units = search.forwards();
         search.backwards(&mut units);
+        if costs {
+            search.drop_losses(&mut units);
+        }
         let mut outcome = search.outcome;
         for unit in &units {
             let what = if matches!(unit.role, Role::Layer(_)) { LAYER } else { OPERATOR };
@@ -251,6 +262,26 @@ impl Search<'_> {
             wanted.extend(&unit.operands);
         }
         units.retain(|unit| !dropped.contains(&unit.node));
+    }
+}
+
+impl Search<'_> {
+    /// Leaves regions in float in which int8 costs as much or more.
+    fn drop_losses(&mut self, units: &mut Vec<Unit>) {
+        let mut dropped = vec![false; units.len()];
+        for region in cost::regions(self.model, self.shapes, units) {
+            if region.cost.int8 < region.cost.float || region.cost == Cost::default() {
+                continue;
+            }
+            for &place in &region.units {
+                dropped[place] = true;
+                let unit = &units[place];
+                let what = if matches!(unit.role, Role::Layer(_)) { LAYER } else { OPERATOR };
+                self.outcome.missed.insert((what, unit.node), Miss("int8 is not faster than float at these shapes"));
+            }
+        }
+        let mut places = dropped.into_iter();
+        units.retain(|_| !places.next().unwrap_or_default());
     }
 }
 

@@ -54,6 +54,8 @@ pub struct Traits {
     pub gemm_bias: Bias,
     /// Whether a HardSwish is written as integer Add and Mul, since the operator itself is not fused.
     pub splits_hard_swish: bool,
+    /// Whether the table of costs holds for it.
+    pub costs: bool,
 }
 
 /// Operators that move elements and leave them as they are: int8 wherever their operand is.
@@ -75,10 +77,11 @@ impl Target {
             conv_bias: Bias::Float,
             gemm_bias: Bias::Int32,
             splits_hard_swish: true,
+            costs: true,
         };
         match self {
             Target::Onnxruntime | Target::OnnxruntimeVnni => onnxruntime,
-            Target::Tract => Traits { conv_bias: Bias::Int32, ..onnxruntime },
+            Target::Tract => Traits { conv_bias: Bias::Int32, costs: false, ..onnxruntime },
             // Zero points are 0, weights symmetric; Relu is fused behind a layer, and an Add with the layer before it when
             // the other operand is quantized; layers give floats where no Q follows.
             Target::Tensorrt => Traits {
@@ -92,6 +95,7 @@ impl Target {
                 conv_bias: Bias::Float,
                 gemm_bias: Bias::Float,
                 splits_hard_swish: false,
+                costs: false,
             },
             // Q/DQ become FakeQuantize; activations are asymmetric, weights symmetric per channel, biases float, and what
             // joins in a Concat has one scale.
@@ -102,6 +106,7 @@ impl Target {
                 concat_ties: true,
                 gemm_bias: Bias::Float,
                 splits_hard_swish: false,
+                costs: false,
                 ..onnxruntime
             },
             // Every operator of a QNN graph stands between Q/DQ pairs; biases are int32.
@@ -126,6 +131,7 @@ impl Target {
                 concat_ties: true,
                 conv_bias: Bias::Int32,
                 splits_hard_swish: false,
+                costs: false,
                 ..onnxruntime
             },
             Target::Generic => Traits {
@@ -136,6 +142,7 @@ impl Target {
                 concat_ties: true,
                 conv_bias: Bias::Int32,
                 splits_hard_swish: false,
+                costs: false,
                 ..onnxruntime
             },
         }

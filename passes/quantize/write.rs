@@ -24,6 +24,8 @@ pub struct Writer<'m> {
     zero_points: HashMap<i32, ValueId>,
     /// Zero points of weights, by the number of channels.
     weight_zero_points: HashMap<usize, ValueId>,
+    /// The number 3, for every HardSwish.
+    three: Option<ValueId>,
     /// The rounded copies of float values.
     copies: HashMap<ValueId, ValueId>,
     /// Weights that several layers share, as they were dequantized for the first.
@@ -50,6 +52,7 @@ pub fn write(
         scales: HashMap::new(),
         zero_points: HashMap::new(),
         weight_zero_points: HashMap::new(),
+        three: None,
         copies: HashMap::new(),
         weights: HashMap::new(),
         written: HashMap::new(),
@@ -104,7 +107,7 @@ impl Writer<'_> {
         let levels = self.quantize(float, grid.before(gain, shift), anchor, &base);
         let dequantized = self.dequantized(levels, grid);
         self.model.redefine(unit.result, dequantized);
-        self.name_producer(unit.result, &format!("{base}.dequantize"));
+        self.name_producer(unit.result, "");
     }
 
     fn name_producer(&mut self, value: ValueId, name: &str) {
@@ -120,7 +123,7 @@ impl Writer<'_> {
         let (grid, base) = (self.grids[&x], self.model.value(x).name.clone());
         let levels = self.quantize(x, grid, anchor, &base);
         let dequantized = self.dequantized(levels, grid);
-        let copy = self.model.insert_before(anchor, dequantized, &format!("{base}.dequantized"));
+        let copy = self.insert(anchor, dequantized, &format!("{base}.dequantized"));
         self.copies.insert(x, copy);
     }
 
@@ -136,7 +139,14 @@ impl Writer<'_> {
             precision: 0,
             saturate: 1,
         };
-        self.model.insert_before(anchor, quantize, &format!("{base}.int8"))
+        self.insert(anchor, quantize, &format!("{base}.int8"))
+    }
+
+    /// A node of ours: its result tells what it is, so that it needs no name of its own.
+    fn insert(&mut self, anchor: NodeId, operation: impl Into<Operation>, name: &str) -> ValueId {
+        let value = self.model.insert_before(anchor, operation, name);
+        self.name_producer(value, "");
+        value
     }
 
     fn dequantized(&mut self, x: ValueId, grid: Grid) -> DequantizeLinear {
@@ -179,7 +189,7 @@ impl Writer<'_> {
                 let levels = self.model.add_constant(self.graph, &format!("{name}.int32"), levels);
                 let steps = Tensor::from_vec(channels, steps);
                 let steps = self.model.add_constant(self.graph, &format!("{name}.scale"), steps);
-                self.model.insert_before(anchor, dequantize(levels, steps, None, 0), &name)
+                self.insert(anchor, dequantize(levels, steps, None, 0), &name)
             }
         };
         operation.inputs.resize(3, None);
@@ -214,7 +224,7 @@ impl Writer<'_> {
             false => anchor,
         };
         let decoded = dequantize(levels, scales, zero_point, layer.axis as i64);
-        let value = self.model.insert_before(place, decoded, &name);
+        let value = self.insert(place, decoded, &name);
         if shares {
             self.weights.insert(layer.weight, (codes.clone(), value));
         }
@@ -235,7 +245,7 @@ impl Writer<'_> {
             let name = self.model.value(value).name.clone();
             let levels = self.model.add_constant(self.graph, &format!("{name}.int8"), levels);
             let decoded = self.dequantized(levels, grid);
-            *slot = Some(self.model.insert_before(anchor, decoded, &name));
+            *slot = Some(self.insert(anchor, decoded, &name));
         }
     }
 
@@ -243,13 +253,19 @@ impl Writer<'_> {
     fn hard_swish(&mut self, x: ValueId, anchor: NodeId, base: &str) -> Operation {
         let levels = self.traits.levels;
         let whole = |range: f32| Grid::covering(0.0, range, levels, false);
-        let three = self.model.add_constant(self.graph, "three", levels.tensor(whole(3.0).level(3.0)));
-        let three = self.dequantized(three, whole(3.0));
-        let three = self.model.insert_before(anchor, three, &format!("{base}.three"));
-        let sum = self.model.insert_before(anchor, Add { a: x, b: three }, &format!("{base}.sum"));
+        let three = match self.three {
+            Some(three) => three,
+            None => {
+                let three = self.model.add_constant(self.graph, "three.int8", levels.tensor(whole(3.0).level(3.0)));
+                let three = self.dequantized(three, whole(3.0));
+                self.insert(anchor, three, "three")
+            }
+        };
+        self.three = Some(three);
+        let sum = self.insert(anchor, Add { a: x, b: three }, &format!("{base}.sum"));
         let sum = self.quantize(sum, whole(6.0), anchor, &format!("{base}.gate"));
         let gate = self.dequantized(sum, whole(1.0));
-        let gate = self.model.insert_before(anchor, gate, &format!("{base}.gate"));
+        let gate = self.insert(anchor, gate, &format!("{base}.gate"));
         Mul { a: x, b: gate }.into()
     }
 }

@@ -8,6 +8,7 @@ mod passes;
 mod print;
 mod progress;
 mod run;
+mod sensitivity;
 mod settings;
 mod shrink;
 
@@ -69,6 +70,8 @@ enum Command {
     },
     /// Run a model on samples and tell what it gives, and with --profile how long each node takes
     Run(run::RunArgs),
+    /// Rank the layers of a model by what int8 in each alone does to its outputs
+    Sensitivity(sensitivity::SensitivityArgs),
 }
 
 #[derive(Args)]
@@ -114,6 +117,7 @@ pub fn run() -> Result<ExitCode, CliError> {
         Some(Command::Passes { name }) => passes::run(name.as_deref()),
         Some(Command::Print { model, weights }) => print::run(&model, weights),
         Some(Command::Run(args)) => run::run(args),
+        Some(Command::Sensitivity(args)) => sensitivity::run(&args),
     }
 }
 

@@ -40,7 +40,7 @@ pub use run::{
 };
 pub use size::{ModelSize, node_count};
 pub use stepwise::Stepwise;
-pub use survey::{SurveyError, Watch, survey};
+pub use survey::{SurveyError, Watch, sizes_of, survey};
 pub use window::{Reading, Window};
 
 use accuracy::{Judge, Verdicts};

@@ -119,8 +119,8 @@ fn accept(model: &Model, value: ValueId, dtype: Option<DType>) -> Result<(), Sur
     }
 }
 
-/// The sizes of the inputs that a sample has, and what its symbols stand for.
-pub(super) fn sizes_of(model: &Model, sample: &[Tensor]) -> FixedSizes {
+/// The sizes of the inputs of `model` that a sample has, and what its symbols stand for.
+pub fn sizes_of(model: &Model, sample: &[Tensor]) -> FixedSizes {
     let mut sizes = FixedSizes::default();
     for ((input, value), tensor) in required_inputs(model).zip(sample) {
         let declared = value.ty.as_ref().and_then(|ty| ty.as_tensor()?.shape.as_ref());
