@@ -259,3 +259,55 @@ fn the_same_seed_writes_the_same_bytes_on_any_number_of_threads() {
     });
     assert_eq!(written[0], written[1]);
 }
+
+/// What was measured by a clock, and the number of threads, taken out of a report.
+fn without_times(report: &mut serde_json::Value) {
+    match report {
+        serde_json::Value::Object(entries) => {
+            for key in ["latency", "seconds", "median_ms", "threads", "output"] {
+                entries.remove(key);
+            }
+            entries.values_mut().for_each(without_times);
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(without_times),
+        _ => {}
+    }
+}
+
+#[test]
+fn reports_do_not_depend_on_the_number_of_threads() {
+    let folder = folder();
+    let (_, out) = path(&folder, "small.onnx");
+    let commands: [&[&str]; 3] = [
+        &[MODEL, "--data", DATA, "-o", &out],
+        &["compare", MODEL, "testdata/models/mnist_resdw.onnx", "--data", DATA],
+        &["run", MODEL, "--data", DATA],
+    ];
+    for command in commands {
+        let [first, rest @ ..] = ["1", "2", "5"].map(|threads| {
+            let output = run(&[command, &["--json", "--threads", threads]].concat());
+            let mut report = serde_json::from_slice(&output.stdout).expect("JSON");
+            without_times(&mut report);
+            report
+        });
+        assert!(rest.iter().all(|other| *other == first), "{command:?}");
+    }
+}
+
+#[test]
+fn the_outputs_of_a_run_are_written_sample_by_sample() {
+    let folder = folder();
+    let (_, out) = path(&folder, "outputs.npz");
+    assert_eq!(code(&["run", MODEL, "--data", DATA, "-o", &out, "-q"]), 0);
+    // The outputs of one model serve as the inputs of one that takes them as they are.
+    let text = "<ir_version: 8, opset_import: [\"\" : 18]>\nagraph (float[n,10] logits) => (float[n,10] same) {\n   same = Identity (logits)\n}";
+    let model = onnxshrink::ir::Model::parse(text).unwrap();
+    let data = onnxshrink::data::Dataset::open(Path::new(&out), &model).unwrap();
+    assert_eq!(data.len(), 64);
+    let original = onnxshrink::onnx::read(MODEL).unwrap().model;
+    let samples = onnxshrink::data::Dataset::open(Path::new(DATA), &original).unwrap();
+    let runner = onnxshrink::runtime::Runner::new(&original).unwrap();
+    for index in [0, 17, 63] {
+        assert!(runner.run(&samples.sample(index)).unwrap()[0].same_data(&data.sample(index)[0]), "sample {index}");
+    }
+}

@@ -3,6 +3,7 @@
 //! To add a case, write `testdata/passes/<pass>/<case>.onnxtxt`: the model before the pass, as text (the syntax is
 //! explained in `ir::text`; the file `ir_version` and `opset_import` are needed, types of inputs help the pass). The
 //! folder's name is the pipeline that runs, unless the first comment lines have one: `# pipeline: fuse-batchnorm`.
+//! A pass that learns from samples gets those of the file in the line `# data: <file>.npz`, which lies beside the case.
 //! Then run `INSTA_UPDATE=always cargo test --test passes <case>`, which writes the golden file `<case>.snap` beside it,
 //! and read that file as critically as code: which rules applied, which did not and why, and the model after the pass.
 //! Without `INSTA_UPDATE` a difference fails the test and is shown. A case whose passes are exact is also run before and

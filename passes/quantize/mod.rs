@@ -1,45 +1,174 @@
 //! Quantization: numbers in fewer bits.
 
+mod aids;
+mod bias;
 mod channel;
+mod cholesky;
+mod codes;
+mod cost;
+mod dynamic;
+mod float16;
+mod grid;
+mod int4;
+mod layer;
+mod learn;
+mod place;
+mod qdq;
+mod rounding;
+mod saturation;
 mod scale;
+mod scope;
+mod sensitivity;
+mod sequential;
+mod tail;
+mod target;
 mod weights;
+mod write;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
 
 use crate::ir::Model;
-use crate::pass::{Context, Effect, Pass, PassError, PassInfo};
+use crate::measure::RangeMethod;
+use crate::pass::{Context, Effect, Needs, Pass, PassError, PassInfo};
+use crate::rewrite::Outcome;
+use aids::{BiasCorrection, Rounding};
+use grid::Levels;
+pub use sensitivity::Sensitivity;
+use target::Target;
 
-pub const INFO: PassInfo = PassInfo::of::<Quantize>("quantize", "Store weights as int8 with a scale for each channel");
+pub const INFO: PassInfo =
+    PassInfo::of::<Quantize>("quantize", "Compute in int8 or float16, or store weights in int8 or int4");
 
-/// Stores the large weights of convolutions, matrix products and embedding tables as int8, with one scale for each
-/// output channel (each column of an embedding table) that makes the squared error least. The arithmetic stays in float:
-/// a Cast and a Mul, which runtimes fold when they load the model, so that it is four times smaller and as fast.
+/// With `mode=static`, lets layers and what lies between them compute in int8: values get a scale from the samples that are
+/// given with `--data`, weights one for each output channel, and QuantizeLinear and DequantizeLinear stand where the target
+/// fuses them.
+///
+/// With `mode=weights`, and for what stays float, stores the large weights of convolutions, matrix products and embedding
+/// tables as int8, with one scale for each output channel (each column of an embedding table) that makes the squared error
+/// least. The arithmetic stays in float: a Cast and a Mul, which runtimes fold when they load the model, so that it is four
+/// times smaller and as fast.
+///
+/// With `mode=dynamic`, products compute in int8 too, but scales of activations are found while the model runs, so that no
+/// data is needed. With `mode=float16`, weights and arithmetic are float16, where float16 holds the numbers: for devices
+/// that have such arithmetic, which x86 CPUs have not.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Quantize {
     /// What is quantized.
     mode: Mode,
 
-    /// Weights with fewer elements stay as they are.
-    #[serde(default = "Quantize::default_min_elements")]
-    min_elements: usize,
+    /// Weights of float layers with fewer elements stay as they are: 1024, or 256 in the static mode, if not given.
+    #[serde(default)]
+    min_elements: Option<usize>,
 
     /// Weights that int8 would render with a lower ratio of signal to noise, in decibels, stay as they are.
     #[serde(default = "Quantize::default_min_sqnr")]
     min_sqnr: f64,
 
-    /// Nodes whose weights stay as they are, by name or pattern (`/head/*`).
+    /// Nodes that stay as they are, by name or pattern (`/head/*`); in the static mode also by operator (`Add`).
     #[serde(default)]
     keep: Vec<String>,
+
+    /// The runtime that the file is for.
+    #[serde(default)]
+    target: Target,
+
+    /// The type of int8 values; the target's own if none is given.
+    #[serde(default)]
+    activations: Option<Activations>,
+
+    /// Whether the zero point of int8 values and int4 weights is in the middle. If not given, it is for int4 weights, and
+    /// for int8 values as the target wants it.
+    #[serde(default)]
+    symmetric: Option<bool>,
+
+    /// How ranges follow from the samples.
+    #[serde(default)]
+    calibration: Calibration,
+
+    /// Where int8 arithmetic is used, in the static mode.
+    #[serde(default)]
+    arithmetic: Arithmetic,
+
+    /// How weights are rounded, in the static mode.
+    #[serde(default)]
+    rounding: Rounding,
+
+    /// How biases make up for what rounding does to the mean of a layer's outputs, in the static mode.
+    #[serde(default)]
+    bias_correction: BiasCorrection,
+
+    /// The type of weights, in the mode `weights`.
+    #[serde(default)]
+    weights: WeightType,
+
+    /// How many int4 weights share a scale.
+    #[serde(default = "Quantize::default_block_size")]
+    block_size: usize,
+
+    /// Whether inputs and outputs of the model keep their types, in the mode `float16`.
+    #[serde(default = "Quantize::default_keep_io_types")]
+    keep_io_types: bool,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum WeightType {
+    /// 8 bits, with a scale for each output channel.
+    #[default]
+    I8,
+    /// 4 bits for matrices that products read, with a scale for each block; 8 bits for all other weights. For ONNX Runtime
+    /// as its operator MatMulNBits; for other targets as DequantizeLinear, which raises the model to opset 21.
+    I4,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Arithmetic {
+    /// Where it is faster on the target, by a table of costs.
+    #[default]
+    Auto,
+    /// Wherever the target has it.
+    Int8,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Activations {
+    U8,
+    I8,
+}
+
+#[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Calibration {
+    /// All that was seen.
+    #[default]
+    Minmax,
+    /// All but the outermost 0.01 % at either end.
+    Percentile,
+    /// The clipping that keeps most of the distribution (Kullback-Leibler).
+    Entropy,
+    /// The clipping with the least squared error.
+    Mse,
 }
 
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum Mode {
+    /// Values and weights, the arithmetic too; needs samples.
+    Static,
     /// Weights only; needs no data.
     Weights,
+    /// Products of activations and weights in int8, with scales of activations that are found while the model runs; needs
+    /// no data. Other weights as in the mode `weights`.
+    Dynamic,
+    /// Weights and arithmetic in float16, with float32 where a number would leave its range: without data as far as the
+    /// constants tell.
+    Float16,
 }
 
 /// Which weights stay as they are.
@@ -51,12 +180,16 @@ struct Limits {
 }
 
 impl Quantize {
-    fn default_min_elements() -> usize {
-        1024
-    }
-
     fn default_min_sqnr() -> f64 {
         20.0
+    }
+
+    fn default_block_size() -> usize {
+        32
+    }
+
+    fn default_keep_io_types() -> bool {
+        true
     }
 
     fn kept_nodes(&self) -> Result<GlobSet, PassError> {
@@ -68,22 +201,139 @@ impl Quantize {
     }
 }
 
+impl Quantize {
+    fn static_settings(&self) -> Result<qdq::Settings, PassError> {
+        let mut traits = self.target.traits();
+        if let Some(activations) = self.activations {
+            traits.levels = match activations {
+                Activations::U8 => Levels::U8,
+                Activations::I8 => Levels::I8,
+            };
+        }
+        traits.symmetric = self.symmetric.unwrap_or(traits.symmetric);
+        // Only where zero is the lowest level does saturation cut off what is below.
+        traits.absorbs &= !traits.symmetric;
+        let method = match self.calibration {
+            Calibration::Minmax => RangeMethod::MinMax,
+            Calibration::Percentile => RangeMethod::Percentile(0.9999),
+            Calibration::Entropy => RangeMethod::Entropy,
+            Calibration::Mse => RangeMethod::MeanSquaredError,
+        };
+        let costs = traits.costs && self.arithmetic == Arithmetic::Auto;
+        Ok(qdq::Settings {
+            traits,
+            costs,
+            method,
+            kept: self.kept_nodes()?,
+            rounding: self.rounding,
+            bias_correction: self.bias_correction,
+            saturates: self.target.saturates(),
+        })
+    }
+}
+
+/// What quantizing each layer alone, as a pass with these options would, does to the outputs, most sensitive first. The
+/// samples of the context give the ranges, and the first `samples` of them the outputs.
+pub fn sensitivities(
+    options: Map<String, Json>,
+    model: &Model,
+    cx: &Context,
+    samples: usize,
+) -> Result<Vec<Sensitivity>, PassError> {
+    let pass: Quantize = serde_json::from_value(Json::Object(options)).map_err(|error| PassError(error.to_string()))?;
+    qdq::sensitivities(model, cx, &pass.static_settings()?, samples)
+}
+
+impl Quantize {
+    /// Stores the weights of what computes in float.
+    fn store_weights(&self, model: &mut Model, cx: &mut Context, limits: &Limits) {
+        let (outcome, worst) = weights::quantize(model, limits);
+        cx.report(outcome);
+        note_worst(cx, worst);
+    }
+
+    fn store_int4(&self, model: &mut Model, cx: &mut Context, limits: &Limits) -> Result<(), PassError> {
+        if self.block_size < 16 || !self.block_size.is_power_of_two() {
+            let size = self.block_size;
+            return Err(PassError(format!("`block-size` is {size}: runtimes want a power of two from 16 on")));
+        }
+        let contributed = matches!(self.target, Target::Onnxruntime | Target::OnnxruntimeVnni);
+        let symmetric = self.symmetric.unwrap_or(true);
+        let settings = int4::Settings { limits, block_size: self.block_size, symmetric, contributed };
+        let int4::Stored { outcome, sums, worst } = int4::quantize(model, &settings)?;
+        let found = outcome.applied.values().any(|&times| times > 0);
+        cx.report(outcome);
+        if found {
+            cx.note(format!("int4 weights: {:.1} dB over all", int4::decibels(sums)));
+        }
+        note_worst(cx, worst);
+        Ok(())
+    }
+
+    fn convert_to_float16(&self, model: &mut Model, cx: &mut Context) -> Result<(), PassError> {
+        let settings = float16::Settings { kept: self.kept_nodes()?, keep_io_types: self.keep_io_types };
+        let shapes = cx.shapes(model);
+        let measured = cx.data.as_ref().map(|data| float16::measure(model, &shapes, data)).transpose();
+        let magnitudes = match measured {
+            Ok(magnitudes) => magnitudes,
+            Err(why) => {
+                cx.note(format!("the ranges of values are not known: {why}"));
+                None
+            }
+        };
+        if cx.data.is_none() {
+            cx.note("the ranges of values are not known: with `--data`, those that leave float16 stay in float32");
+        }
+        let outcome: Outcome = float16::convert(model, &shapes, magnitudes.as_ref(), &settings);
+        cx.report(outcome);
+        Ok(())
+    }
+}
+
+fn note_worst(cx: &mut Context, worst: Option<(String, f64)>) {
+    if let Some((weight, sqnr)) = worst {
+        cx.note(format!("least exact: `{weight}` with {sqnr:.1} dB"));
+    }
+}
+
 impl Pass for Quantize {
     fn run(&self, model: &mut Model, cx: &mut Context) -> Result<(), PassError> {
-        let limits = Limits { kept: self.kept_nodes()?, min_elements: self.min_elements, min_sqnr: self.min_sqnr };
+        let min_elements = self.min_elements.unwrap_or(match self.mode {
+            Mode::Static => 256,
+            Mode::Weights | Mode::Dynamic | Mode::Float16 => 1024,
+        });
+        let limits = Limits { kept: self.kept_nodes()?, min_elements, min_sqnr: self.min_sqnr };
         match self.mode {
-            Mode::Weights => {
-                let (outcome, worst) = weights::quantize(model, &limits);
-                cx.report(outcome);
-                if let Some((weight, sqnr)) = worst {
-                    cx.note(format!("least exact: `{weight}` with {sqnr:.1} dB"));
-                }
+            Mode::Static => {
+                qdq::quantize(model, cx, &self.static_settings()?)?;
+                self.store_weights(model, cx, &limits);
             }
+            Mode::Weights => {
+                if self.weights == WeightType::I4 {
+                    self.store_int4(model, cx, &limits)?;
+                }
+                self.store_weights(model, cx, &limits);
+            }
+            Mode::Dynamic => {
+                let (outcome, worst) = dynamic::quantize(model, &cx.shapes(model), &limits, self.target.saturates());
+                cx.report(outcome);
+                note_worst(cx, worst);
+                self.store_weights(model, cx, &limits);
+            }
+            Mode::Float16 => self.convert_to_float16(model, cx)?,
         }
         Ok(())
     }
 
     fn effect(&self) -> Effect {
         Effect::Lossy
+    }
+
+    fn needs(&self) -> Needs {
+        match self.mode {
+            Mode::Static => Needs::Inputs,
+            Mode::Float16 => Needs::InputsIfAny,
+            Mode::Weights | Mode::Dynamic => Needs::Nothing,
+        }
     }
 }

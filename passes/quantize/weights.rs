@@ -62,7 +62,7 @@ fn is_weight(model: &Model, value: ValueId) -> bool {
         && readers(model, value).any(|(node, index)| channel_axis(model, node, index).is_some())
 }
 
-fn readers(model: &Model, value: ValueId) -> impl Iterator<Item = (NodeId, usize)> {
+pub fn readers(model: &Model, value: ValueId) -> impl Iterator<Item = (NodeId, usize)> {
     model.value(value).uses.iter().filter_map(|place| match *place {
         Use::Node(node, index) => Some((node, index)),
         Use::Output(..) => None,
@@ -85,6 +85,11 @@ fn channel_axis(model: &Model, node: NodeId, index: usize) -> Option<usize> {
         ("Gemm", 1) => Some(if model.view::<Gemm>(node)?.transB { 0 } else { 1 }),
         ("Gemm", 0) => Some(if model.view::<Gemm>(node)?.transA { 1 } else { 0 }),
         ("Gather", 0) => (rank == 2 && model.view::<Gather>(node)?.axis == 0).then_some(1),
+        // Positions and the like that are added to a value, with a scale for each column.
+        ("Add", index) if rank >= 2 => {
+            let other = model.node(node).inputs[1 - index]?;
+            model.constant(other).is_none().then_some(rank - 1)
+        }
         // A table that is tied to the last layer is transposed there.
         ("Transpose", 0) if rank == 2 => {
             let transposed = model.node(node).outputs[0]?;

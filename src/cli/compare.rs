@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use super::progress::Line;
 use super::settings::{Points, Share};
-use super::{CliError, print_out};
+use super::{CliError, print_out, use_threads};
 use crate::analysis::FixedSizes;
 use crate::data::{DEFAULT_COUNT, Dataset};
 use crate::measure::{self, Inputs, Options};
@@ -30,6 +30,9 @@ pub struct CompareArgs {
     /// Seed of random inputs
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// Threads to use, each for a sample at a time [default: all]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
     /// Fail if accuracy falls by more points; without labels, if more of a hundred decisions change
     #[arg(long, value_name = "POINTS")]
     max_drop: Option<Points>,
@@ -48,6 +51,7 @@ pub struct CompareArgs {
 }
 
 pub fn run(args: CompareArgs) -> Result<ExitCode, CliError> {
+    use_threads(args.threads)?;
     let (original, small) = (onnx::read(&args.original)?, onnx::read(&args.small)?);
     let data = args.data.as_ref().map(|file| Dataset::open(file, &original.model)).transpose();
     let data = data.map_err(ShrinkError::from)?;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use super::progress::{Line, watch_interrupts};
 use super::settings::{Points, Settings, Share};
-use super::{CliError, ShrinkArgs, print_out};
+use super::{CliError, ShrinkArgs, print_out, use_threads};
 use crate::ir::Model;
 use crate::onnx::{ExternalData, WriteOptions};
 use crate::pass::{Context, PrintAfter, Step, StopAfter, Verify, passes};
@@ -104,13 +104,4 @@ fn context(settings: &Settings, line: &Line) -> Result<Context, CliError> {
         cx.observers.push(Box::new(PrintAfter { passes: settings.print_ir_after.clone(), print }));
     }
     Ok(cx)
-}
-
-fn use_threads(threads: Option<usize>) -> Result<(), CliError> {
-    let Some(threads) = threads else { return Ok(()) };
-    if threads == 0 {
-        return Err(CliError::Usage("--threads: at least one thread is needed".into()));
-    }
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    pool.map_err(|error| CliError::Usage(format!("--threads: {error}")))
 }

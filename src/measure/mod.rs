@@ -1,4 +1,4 @@
-//! What is learned of two models by running both: how far the small one is from the original.
+//! What is learned by running models: what one gives and what its values hold, and how far a small one is from the original.
 //!
 //! Law: results depend on models, data and seed alone. Samples run in parallel, but every sum is taken in their order.
 //! Times are measured too and only ever reported; nothing may be decided by them.
@@ -6,10 +6,17 @@
 mod accuracy;
 mod agreement;
 mod ctc;
+mod gram;
+mod histogram;
 mod interval;
 mod latency;
 mod pairing;
+mod ranges;
+mod run;
 mod size;
+mod stepwise;
+mod survey;
+mod window;
 
 use std::path::PathBuf;
 
@@ -23,10 +30,18 @@ use crate::runtime::{Runner, RuntimeError};
 
 pub use accuracy::{Accuracy, Metric};
 pub use agreement::{Closeness, OutputAgreement};
+pub use gram::{MomentSums, Moments, PairedMoments};
 pub use interval::Interval;
 pub use latency::Latency;
 pub use pairing::PairingError;
+pub use ranges::{Detail, Distribution, Grid, Range, RangeMethod, distributions, ranges};
+pub use run::{
+    ElementFigures, NodeShare, OperatorShare, OutputFigures, Profile, Run, RunError, RunOptions, Score, join, run,
+};
 pub use size::{ModelSize, node_count};
+pub use stepwise::Stepwise;
+pub use survey::{SurveyError, Watch, sizes_of, survey};
+pub use window::{Reading, Window};
 
 use accuracy::{Judge, Verdicts};
 use agreement::RowAgreement;

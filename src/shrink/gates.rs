@@ -37,6 +37,13 @@ impl Gates {
         }
     }
 
+    /// Whether accuracy was measured and falls by more than it may.
+    pub(super) fn fails_in_accuracy(&self, check: &Check) -> bool {
+        let Check::Done(agreement) = check else { return false };
+        let measured = !agreement.accuracy.is_empty() || lowest(agreement, decisions).is_some();
+        measured && self.of_accuracy(agreement).is_some()
+    }
+
     fn of_accuracy(&self, agreement: &Agreement) -> Option<String> {
         // Differences of shares are not exact: 0.975 - 0.97 > 0.005.
         let (asked, most) = (self.max_drop?, self.max_drop? + 1e-9);

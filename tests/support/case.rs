@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use onnxshrink::data::Dataset;
 use onnxshrink::ir::Model;
 use onnxshrink::pass::{Context, Pipeline, Verify};
 use onnxshrink::passes;
@@ -10,6 +11,7 @@ pub type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 pub struct Case {
     text: String,
+    data: Option<Dataset>,
     pub model: Model,
     pub pipeline: Pipeline,
 }
@@ -22,7 +24,8 @@ impl Case {
         let pipeline = line(&text, "pipeline").map_or_else(|| folder.to_string_lossy(), Into::into);
         let model = Model::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?;
         model.verify()?;
-        Ok(Case { pipeline: Pipeline::parse(&pipeline, passes::ALL)?, model, text })
+        let data = line(&text, "data").map(|file| Dataset::open(&path.with_file_name(file), &model)).transpose()?;
+        Ok(Case { pipeline: Pipeline::parse(&pipeline, passes::ALL)?, data, model, text })
     }
 
     /// What stands in the line `# <key>: ..` among the first comments.
@@ -34,7 +37,8 @@ impl Case {
     /// The model after the pipeline, verified after each of its passes.
     pub fn run(&self) -> Outcome<(Model, Context)> {
         let mut model = self.model.clone();
-        let mut cx = Context { explain: true, observers: vec![Box::new(Verify)], ..Context::default() };
+        let (data, observers) = (self.data.clone(), vec![Box::new(Verify) as Box<_>]);
+        let mut cx = Context { explain: true, data, observers, ..Context::default() };
         self.pipeline.run(&mut model, &mut cx)?;
         model.verify()?;
         Ok((model, cx))

@@ -1,0 +1,64 @@
+//! The weights of layers as int8.
+
+use crate::ir::Tensor;
+
+use super::channel::PerChannel;
+use super::grid::Grid;
+use super::scale::least_squares_scales;
+
+/// A layer's weights in int8: W ≈ scale·levels, with one scale for each output channel.
+#[derive(Clone, Debug)]
+pub struct Codes {
+    /// In the layout of the weight.
+    pub levels: Tensor,
+    pub scales: Vec<f32>,
+    pub bias: Option<Vec<f32>>,
+}
+
+/// Sums of products and bias stay this many times below what int32 holds.
+const BIAS_BITS: f32 = 536_870_912.0; // 2²⁹
+
+impl Codes {
+    /// Every weight at its nearest level, with the scales that make the squared error least.
+    pub fn nearest(weight: &Tensor, axis: usize, bias: Option<Vec<f32>>, input: Grid) -> Codes {
+        let floats = weight.floats().expect("layers have weights of floats");
+        let channels = PerChannel::new(floats, weight.shape(), axis);
+        let mut scales = least_squares_scales(&channels);
+        if let Some(bias) = &bias {
+            raise_for_bias(&mut scales, bias, input);
+        }
+        let (levels, _) = channels.quantize(&scales);
+        Codes { levels: Tensor::from_vec(weight.shape().to_vec(), levels), scales, bias }
+    }
+}
+
+/// A bias is held in steps of input scale times weight scale: those of a dead channel would be too small for it.
+pub fn raise_for_bias(scales: &mut [f32], bias: &[f32], input: Grid) {
+    for (scale, bias) in scales.iter_mut().zip(bias) {
+        *scale = scale.max(bias.abs() / (input.scale * BIAS_BITS));
+    }
+}
+
+/// Biases in steps of input scale times weight scale.
+pub fn int32_bias(bias: &[f32], scales: &[f32], input: Grid) -> (Vec<i32>, Vec<f32>) {
+    let steps: Vec<f32> = scales.iter().map(|scale| input.scale * scale).collect();
+    let levels = bias.iter().zip(&steps).map(|(b, step)| (f64::from(*b) / f64::from(*step)).round_ties_even() as i32);
+    (levels.collect(), steps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::grid::Levels;
+    use super::*;
+
+    #[test]
+    fn the_bias_of_a_dead_channel_fits_int32() {
+        let grid = Grid::covering(0.0, 1e-3, Levels::U8, false);
+        let weight = Tensor::from_vec(vec![2, 2], vec![1e-20f32, -1e-20, 0.5, 0.25]);
+        let codes = Codes::nearest(&weight, 0, Some(vec![3.0, 3.0]), grid);
+        let (levels, steps) = int32_bias(codes.bias.as_ref().unwrap(), &codes.scales, grid);
+        assert!(levels.iter().all(|level| level.unsigned_abs() <= 1 << 30));
+        assert!(levels.iter().zip(&steps).all(|(&level, step)| (level as f32 * step - 3.0).abs() < 1e-5));
+        assert_eq!(codes.levels.elements::<i8>().unwrap()[..2], [0, 0]);
+    }
+}

@@ -1,0 +1,157 @@
+//! The static mode: ranges from samples, then a graph of Q/DQ pairs.
+
+use std::collections::HashMap;
+
+use globset::GlobSet;
+use rayon::prelude::*;
+
+use crate::analysis::Shapes;
+use crate::data::Dataset;
+use crate::ir::{Model, Node, NodeId, ValueId};
+use crate::measure::{self, Distribution, RangeMethod, Watch};
+use crate::pass::{Context, PassError};
+use crate::rewrite::Outcome;
+
+use super::aids::{self, Aids, BiasCorrection, Rounding};
+use super::codes::Codes;
+use super::grid::{Grid, Levels};
+use super::layer::Layer;
+use super::place::{Placement, Role};
+use super::sensitivity::{Candidate, Sensitivity, rank};
+use super::target::Traits;
+use super::write::write;
+
+/// What the static mode needs to know.
+pub struct Settings {
+    pub traits: Traits,
+    /// Whether the cost table decides where int8 pays.
+    pub costs: bool,
+    pub method: RangeMethod,
+    pub kept: GlobSet,
+    pub rounding: Rounding,
+    pub bias_correction: BiasCorrection,
+    /// Whether products of eight bits overflow on the target.
+    pub saturates: bool,
+}
+
+/// Quantizes what pays, and reports it.
+pub fn quantize(model: &mut Model, cx: &mut Context, settings: &Settings) -> Result<(), PassError> {
+    let traits = &settings.traits;
+    let (placement, outcome) = place(model, cx, settings)?;
+    cx.report(outcome);
+    if placement.units.is_empty() {
+        cx.note("nothing runs in int8; large weights are stored in it");
+        return Ok(());
+    }
+    let grids = grids(model, &placement, cx, settings)?;
+    let mut codes = codes(model, &placement, &grids);
+    let aids = Aids {
+        rounding: settings.rounding,
+        bias_correction: settings.bias_correction,
+        saturates: settings.saturates && traits.levels == Levels::U8,
+        seed: cx.seed,
+    };
+    let watch = Watch { cancelled: &cx.cancelled, ..Watch::default() };
+    let learned = aids::apply(model, &placement, traits, &grids, &mut codes, samples(cx)?, &aids, watch)
+        .map_err(|error| PassError(format!("weights could not be learned: {error}")))?;
+    learned.notes(&aids).into_iter().for_each(|note| cx.note(note));
+    let layers = codes.len();
+    write(model, &placement, traits, &grids, &codes);
+    cx.note(format!(
+        "{layers} layers and {} other operators run in int8, {} values are stored in it",
+        placement.units.len() - layers,
+        placement.values.len()
+    ));
+    Ok(())
+}
+
+/// What runs in int8, with the sizes that the samples have.
+fn place(model: &Model, cx: &Context, settings: &Settings) -> Result<(Placement, Outcome), PassError> {
+    let kept = |node: NodeId| {
+        let Node { name, op, outputs, .. } = model.node(node);
+        // A node without a name goes by that of its result, as everywhere.
+        let result = outputs.iter().flatten().next().map_or("", |&result| &model.value(result).name);
+        let name = if name.is_empty() { result } else { name };
+        settings.kept.is_match(name) || settings.kept.is_match(op)
+    };
+    let sizes = measure::sizes_of(model, &samples(cx)?.sample(0));
+    let shapes = Shapes::infer_with(model, &sizes);
+    Ok(Placement::of(model, &shapes, &settings.traits, settings.costs, kept))
+}
+
+/// What quantizing each layer alone does to the outputs, on the first `count` samples.
+pub fn sensitivities(
+    model: &Model,
+    cx: &Context,
+    settings: &Settings,
+    count: usize,
+) -> Result<Vec<Sensitivity>, PassError> {
+    let (placement, _) = place(model, cx, settings)?;
+    if placement.units.is_empty() {
+        return Ok(Vec::new());
+    }
+    let grids = grids(model, &placement, cx, settings)?;
+    let layers = placement.units.iter().filter_map(|unit| match &unit.role {
+        Role::Layer(layer) => Some(Candidate { layer, grid: grids[&layer.x] }),
+        _ => None,
+    });
+    let candidates: Vec<Candidate> = layers.collect();
+    rank(model, &candidates, &samples(cx)?.first(count))
+        .map_err(|error| PassError(format!("sensitivities could not be measured: {error}")))
+}
+
+fn samples(cx: &Context) -> Result<&Dataset, PassError> {
+    cx.data.as_ref().ok_or_else(|| PassError("the static mode needs samples".into()))
+}
+
+/// A grid for every int8 value, by the samples.
+fn grids(
+    model: &Model,
+    placement: &Placement,
+    cx: &Context,
+    settings: &Settings,
+) -> Result<HashMap<ValueId, Grid>, PassError> {
+    let data = samples(cx)?;
+    let measured = placement.measured(model);
+    let values: Vec<ValueId> = measured.iter().map(|(value, _)| *value).collect();
+    let watch = Watch { cancelled: &cx.cancelled, ..Watch::default() };
+    let found = measure::distributions(model, &values, data, settings.method.detail(), watch)
+        .map_err(|error| PassError(format!("ranges could not be measured: {error}")))?;
+
+    let Traits { levels, symmetric, .. } = settings.traits;
+    let steps = measure::Grid { steps: if symmetric { 254 } else { 255 }, symmetric };
+    let shifts: HashMap<ValueId, f32> = placement.shifts().collect();
+    let ranges: Vec<[f32; 2]> = found
+        .par_iter()
+        .zip(&measured)
+        .map(|(distribution, &(value, (low, high)))| {
+            let range = Distribution::clamped(distribution, low, high).range(settings.method, steps);
+            // The number that the zero of the unshifted value becomes has to lie on the grid.
+            let shift = shifts.get(&value).copied().unwrap_or(0.0);
+            [range.min.min(shift), range.max.max(shift)]
+        })
+        .collect();
+    let mut common: HashMap<ValueId, [f32; 2]> = HashMap::new();
+    for (value, [low, high]) in values.iter().zip(ranges) {
+        let all = common.entry(placement.values[value]).or_insert([0.0; 2]);
+        *all = [all[0].min(low), all[1].max(high)];
+    }
+    let grid = |value: &ValueId| {
+        let [low, high] = common[value];
+        Grid::covering(low, high, levels, symmetric)
+    };
+    Ok(placement.values.iter().map(|(&value, grid_of)| (value, grid(grid_of))).collect())
+}
+
+fn codes(model: &Model, placement: &Placement, grids: &HashMap<ValueId, Grid>) -> HashMap<NodeId, Codes> {
+    let layers = placement.units.par_iter().filter_map(|unit| match &unit.role {
+        Role::Layer(layer) => Some((layer, &unit.tail)),
+        _ => None,
+    });
+    let code = |(layer, tail): (&Layer, &super::tail::Tail)| {
+        let weight = layer.weights(model, tail.gain);
+        let bias = layer.biases(model, tail.gain, tail.shift);
+        (layer.node, Codes::nearest(&weight, layer.axis, bias, grids[&layer.x]))
+    };
+    layers.map(code).collect()
+}

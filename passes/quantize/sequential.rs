@@ -1,0 +1,109 @@
+//! Layers that learn one after the other, each from what it reads behind those that are rounded already.
+//!
+//! The float model and a draft of the int8 one run side by side, a stretch of nodes at a time, over the same samples. The inputs
+//! x of a layer in the one and x̂ in the other give its weights and bias, which the draft then goes on with.
+
+use std::collections::{HashMap, HashSet};
+
+use rayon::prelude::*;
+
+use crate::data::{Dataset, Random};
+use crate::ir::{Model, NodeId, Tensor, ValueId};
+use crate::measure::{Moments, PairedMoments, Stepwise, SurveyError, Watch};
+
+use super::aids::{Aids, Outcome, Rounding};
+use super::bias::{paired_shift, refitted};
+use super::codes::Codes;
+use super::grid::Grid;
+use super::learn::Task;
+use super::place::Placement;
+use super::rounding::dequantized;
+use super::target::Traits;
+use super::write::write;
+
+/// Bytes of values that are kept of all samples together, in one of the models; of more samples, some are taken.
+const BYTES_KEPT: usize = 384 << 20;
+
+/// So many samples are taken in any case.
+const FEWEST: usize = 16;
+
+#[allow(clippy::too_many_arguments, reason = "both models, and what makes the one the other")]
+pub fn learn(
+    model: &Model,
+    placement: &Placement,
+    traits: &Traits,
+    grids: &HashMap<ValueId, Grid>,
+    tasks: &[Task],
+    codes: &mut HashMap<NodeId, Codes>,
+    data: &Dataset,
+    aids: &Aids,
+    watch: Watch,
+) -> Result<Outcome, SurveyError> {
+    let mut draft = model.clone();
+    let written = write(&mut draft, placement, traits, grids, codes);
+    let positions: HashMap<NodeId, usize> =
+        draft.nodes_of(draft.main).enumerate().map(|(position, node)| (node, position)).collect();
+    let mut tasks: Vec<(NodeId, &Task)> = tasks.iter().map(|task| (written[&task.layer.node], task)).collect();
+    tasks.sort_by_key(|(node, _)| positions[node]);
+
+    if data.is_empty() {
+        return Err(SurveyError::NoSamples);
+    }
+    let data = &some(model, data, aids.seed);
+    let [mut exact, mut rounded] = [(); 2].map(|()| Stepwise::new(data));
+    let mut outcome = Outcome::default();
+    for (index, &(node, task)) in tasks.iter().enumerate() {
+        let ahead = &tasks[index..];
+        let read = |model: &Model, node: NodeId| model.node(node).inputs[0];
+        let [x, x_rounded] = [task.layer.x, read(&draft, node).expect("a layer reads a value")];
+        exact.advance(model, task.layer.node, &ahead.iter().map(|(_, task)| task.layer.x).collect(), watch)?;
+        let kept: HashSet<ValueId> = ahead.iter().filter_map(|&(node, _)| read(&draft, node)).collect();
+        rounded.advance(&draft, node, &kept, watch)?;
+
+        let seen = (0..data.len()).into_par_iter().map(|sample| {
+            let rows = |tensor: Option<Tensor>| {
+                let mut random = Random::new(aids.seed, sample as u64);
+                task.reading.rows(&tensor?, task.rows_each(data.len()), &mut random)
+            };
+            let pair = [rows(exact.tensor(model, sample, x))?, rows(rounded.tensor(&draft, sample, x_rounded))?];
+            let searched = task.searched(&pair[1], data.len(), aids);
+            (pair[0].dim() == pair[1].dim()).then_some((pair, searched))
+        });
+        let Some(seen) = seen.collect::<Option<Vec<_>>>() else { continue };
+        let (pairs, searched): (Vec<_>, Vec<_>) = seen.into_iter().unzip();
+        let moments = PairedMoments::of(&pairs);
+        drop(pairs);
+
+        let old = &codes[&task.layer.node];
+        let target = match aids.rounding {
+            Rounding::Gptq => refitted(task.weights.view(), &moments, task.corrects(aids)),
+            Rounding::Nearest => task.weights.clone(),
+        };
+        let rows: Vec<Moments> = moments.iter().map(|paired| paired.rows.clone()).collect();
+        let searched = searched.into_iter().flatten().collect();
+        let (levels, scales, seven_bits) = task.round(&target, &old.scales, &rows, &searched, aids);
+        let weights = dequantized(&levels, &scales);
+        let shift = task.corrects(aids).then(|| paired_shift(task.weights.view(), weights.view(), &moments));
+        outcome.count(scales.len(), seven_bits);
+        let learned = task.codes(levels, scales, old, shift);
+
+        let weights = draft.add_constant(draft.main, "weights", task.laid_out(weights, learned.levels.shape()));
+        draft.set_input(node, 1, Some(weights));
+        if let Some(bias) = &learned.bias {
+            let bias = draft.add_constant(draft.main, "bias", Tensor::from_vec(vec![bias.len()], bias.clone()));
+            draft.set_input(node, 2, Some(bias));
+        }
+        codes.insert(task.layer.node, learned);
+    }
+    Ok(outcome)
+}
+
+/// As many samples as can be kept: all of them, or some at random.
+fn some(model: &Model, data: &Dataset, seed: u64) -> Dataset {
+    let bytes = Stepwise::bytes_kept(model, &data.sample(0));
+    let count = (BYTES_KEPT / bytes.max(1)).max(FEWEST);
+    match count < data.len() {
+        true => data.split(seed, count as f64 / data.len() as f64).1,
+        false => data.clone(),
+    }
+}
