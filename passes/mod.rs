@@ -5,6 +5,8 @@ mod quantize;
 
 use crate::pass::PassInfo;
 
+pub use quantize::{Sensitivity, sensitivities};
+
 /// Every pass, in the order `onnxshrink passes` lists them.
 pub const ALL: &[PassInfo] = &[
     cleanup::upgrade_opset::INFO,

@@ -15,8 +15,10 @@ use crate::passes;
 use crate::runtime::Runner;
 
 mod gates;
+mod returning;
 
 pub use gates::Gates;
+pub use returning::sensitivity;
 
 /// What `onnxshrink model.onnx` runs.
 pub const DEFAULT_PIPELINE: &str = "cleanup,quantize(mode=weights)";
@@ -65,6 +67,9 @@ pub struct Shrunk {
     pub failures: Vec<String>,
     /// What a user should know though the work was done.
     pub warnings: Vec<String>,
+    /// Layers that stay float because accuracy fell too much with them in int8, the most sensitive first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub returned: Vec<String>,
     /// Whether the result was no smaller, so that the original stands in its place.
     pub kept_original: bool,
     /// The file that was written, none where the check failed.
@@ -125,28 +130,52 @@ pub fn shrink(job: &Job, cx: &mut Context, progress: &dyn Progress) -> Result<Sh
     if job.passes.is_none() && job.data.is_some() {
         // What a model computes can be learned only by running it.
         if let Some(why) = Runner::new(&original.model).err() {
-            warnings.push(format!("only weights are stored in int8, since the model cannot be run on the samples: {why}"));
+            warnings
+                .push(format!("only weights are stored in int8, since the model cannot be run on the samples: {why}"));
             pipeline = job.pipeline(DEFAULT_PIPELINE)?;
         }
     }
     let sizes = FixedSizes::parse(&original.model, &job.sizes)?;
     let judge = job.samples(&original.model, &pipeline, cx)?;
 
-    let mut small = original.model.clone();
-    if !pipeline.is_empty() && !small.header.training_info.is_empty() {
-        small.header.training_info.clear();
+    let mut start = original.model.clone();
+    if !pipeline.is_empty() && !start.header.training_info.is_empty() {
+        start.header.training_info.clear();
         warnings.push("the training information is left out: it names weights and nodes that passes change".into());
     }
-    let failed = |error| ShrinkError::Pipeline { model: job.model.clone(), error };
-    pipeline.run(&mut small, cx).map_err(failed)?;
-    small.verify()?;
-    note_pipeline(&mut small, &pipeline, job.seed);
-    let kept_original = job.passes.is_none() && encoded_bytes(&small)? >= original.bytes;
-    if kept_original {
-        small = original.model.clone();
+    let run = |pipeline: &Pipeline, cx: &mut Context| -> Result<(Model, bool, Check), ShrinkError> {
+        let mut small = start.clone();
+        cx.reports.clear();
+        let failed = |error| ShrinkError::Pipeline { model: job.model.clone(), error };
+        pipeline.run(&mut small, cx).map_err(failed)?;
+        small.verify()?;
+        note_pipeline(&mut small, pipeline, job.seed);
+        let kept_original = job.passes.is_none() && encoded_bytes(&small)? >= original.bytes;
+        if kept_original {
+            small = original.model.clone();
+        }
+        let check = job.check(&original.model, &small, judge.as_ref(), &sizes, progress)?;
+        Ok((small, kept_original, check))
+    };
+    let (mut small, mut kept_original, mut check) = run(&pipeline, cx)?;
+    let mut returned = Vec::new();
+    if job.gates.fails_in_accuracy(&check) && returning::is_static(&pipeline) {
+        let failed = |error| ShrinkError::Pipeline { model: job.model.clone(), error };
+        for (layer, more) in returning::returning(&start, &pipeline, cx).map_err(failed)? {
+            returned.push(layer);
+            (small, kept_original, check) = run(&more, cx)?;
+            pipeline = more;
+            if !job.gates.fails_in_accuracy(&check) {
+                let count = returned.len();
+                warnings.push(format!(
+                    "layers that stay float for accuracy: {count}, chosen on the samples that judge, so that the drop is a bit \
+                     larger on others"
+                ));
+                break;
+            }
+        }
     }
 
-    let check = job.check(&original.model, &small, judge.as_ref(), &sizes, progress)?;
     let failures = job.gates.failures(&check, pipeline.effect());
     let (written, small_bytes) = match failures.is_empty() || job.force {
         true => {
@@ -172,6 +201,7 @@ pub fn shrink(job: &Job, cx: &mut Context, progress: &dyn Progress) -> Result<Sh
         },
         failures,
         warnings,
+        returned,
         kept_original,
         output: written.map(|written| Output::of(&job.output, written)),
     })

@@ -103,3 +103,16 @@ fn outputs_before_and_after_cleanup(model: &Model) -> Vec<(Tensor, Tensor)> {
     let outputs = |runner: &Runner, index| runner.run(&data.sample(index)).unwrap();
     (0..data.len()).flat_map(|index| outputs(&before, index).into_iter().zip(outputs(&after, index))).collect()
 }
+
+// Passes that undo each other would go on until the rounds run out.
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, rng_seed: RngSeed::Fixed(11), ..ProptestConfig::default() })]
+
+    #[test]
+    fn cleanup_settles_in_a_few_rounds(model in prop_oneof![networks::models(DType::F32), networks::models(DType::F16)]) {
+        let mut cx = Context::default();
+        Pipeline::parse("cleanup", passes::ALL).unwrap().run(&mut model.clone(), &mut cx).unwrap();
+        let rounds = cx.reports.iter().map(|report| report.runs).max().unwrap_or(0);
+        prop_assert!(rounds < 10, "{rounds} rounds\n{}", model.print(&PrintOptions::whole()).text);
+    }
+}

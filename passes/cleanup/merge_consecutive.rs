@@ -1,7 +1,7 @@
 //! Merges nodes of one kind that follow each other: transposes, concatenations, slices of other axes, casts,
 //! paddings.
 
-use crate::ir::op::{Cast, Concat, Pad, Slice, Transpose};
+use crate::ir::op::{Cast, Concat, Identity, Pad, Slice, Transpose};
 use crate::ir::{DType, Model, Tensor, ValueId};
 use crate::pass::{Context, Pass, PassError, PassInfo};
 use crate::require;
@@ -32,7 +32,11 @@ fn transposes(at: &Site, outer: Transpose) -> Match<Rewrite> {
     let (p, q) = (order(&inner.perm, rank)?, order(&outer.perm, rank)?);
     let perm: Vec<i64> = q.iter().map(|&axis| p[axis] as i64).collect();
     if perm.iter().enumerate().all(|(to, &from)| to as i64 == from) {
-        return Rewrite::forward(inner.x);
+        return match at.model.can_unify(at.result(), inner.x) {
+            true => Rewrite::forward(inner.x),
+            // Two names that are seen from outside.
+            false => at.rewrite().replace_root(Identity { x: inner.x }),
+        };
     }
     at.only_here(outer.x)?;
     at.rewrite().replace_root(Transpose { x: inner.x, perm })

@@ -6,7 +6,10 @@ mod channel;
 mod cholesky;
 mod codes;
 mod cost;
+mod dynamic;
+mod float16;
 mod grid;
+mod int4;
 mod layer;
 mod learn;
 mod place;
@@ -15,6 +18,8 @@ mod rewrites;
 mod rounding;
 mod saturation;
 mod scale;
+mod scope;
+mod sensitivity;
 mod sequential;
 mod tail;
 mod target;
@@ -24,15 +29,19 @@ mod write;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
 
 use crate::ir::Model;
 use crate::measure::RangeMethod;
 use crate::pass::{Context, Effect, Needs, Pass, PassError, PassInfo};
+use crate::rewrite::Outcome;
 use aids::{BiasCorrection, Rounding};
 use grid::Levels;
+pub use sensitivity::Sensitivity;
 use target::Target;
 
-pub const INFO: PassInfo = PassInfo::of::<Quantize>("quantize", "Compute in int8, or store weights in it");
+pub const INFO: PassInfo =
+    PassInfo::of::<Quantize>("quantize", "Compute in int8 or float16, or store weights in int8 or int4");
 
 /// With `mode=static`, lets layers and what lies between them compute in int8: values get a scale from the samples that are
 /// given with `--data`, weights one for each output channel, and QuantizeLinear and DequantizeLinear stand where the target
@@ -42,6 +51,10 @@ pub const INFO: PassInfo = PassInfo::of::<Quantize>("quantize", "Compute in int8
 /// tables as int8, with one scale for each output channel (each column of an embedding table) that makes the squared error
 /// least. The arithmetic stays in float: a Cast and a Mul, which runtimes fold when they load the model, so that it is four
 /// times smaller and as fast.
+///
+/// With `mode=dynamic`, products compute in int8 too, but scales of activations are found while the model runs, so that no
+/// data is needed. With `mode=float16`, weights and arithmetic are float16, where float16 holds the numbers: for devices
+/// that have such arithmetic, which x86 CPUs have not.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Quantize {
@@ -60,7 +73,7 @@ struct Quantize {
     #[serde(default)]
     keep: Vec<String>,
 
-    /// The runtime that the file is for, in the static mode.
+    /// The runtime that the file is for.
     #[serde(default)]
     target: Target,
 
@@ -68,7 +81,8 @@ struct Quantize {
     #[serde(default)]
     activations: Option<Activations>,
 
-    /// Whether the zero point of int8 values is in the middle; as the target wants it if not given.
+    /// Whether the zero point of int8 values and int4 weights is in the middle. If not given, it is for int4 weights, and
+    /// for int8 values as the target wants it.
     #[serde(default)]
     symmetric: Option<bool>,
 
@@ -87,6 +101,29 @@ struct Quantize {
     /// How biases make up for what rounding does to the mean of a layer's outputs, in the static mode.
     #[serde(default)]
     bias_correction: BiasCorrection,
+
+    /// The type of weights, in the mode `weights`.
+    #[serde(default)]
+    weights: WeightType,
+
+    /// How many int4 weights share a scale.
+    #[serde(default = "Quantize::default_block_size")]
+    block_size: usize,
+
+    /// Whether inputs and outputs of the model keep their types, in the mode `float16`.
+    #[serde(default = "Quantize::default_keep_io_types")]
+    keep_io_types: bool,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum WeightType {
+    /// 8 bits, with a scale for each output channel.
+    #[default]
+    I8,
+    /// 4 bits for matrices that products read, with a scale for each block; 8 bits for all other weights. For ONNX Runtime
+    /// as its operator MatMulNBits; for other targets as DequantizeLinear, which raises the model to opset 21.
+    I4,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -127,6 +164,12 @@ enum Mode {
     Static,
     /// Weights only; needs no data.
     Weights,
+    /// Products of activations and weights in int8, with scales of activations that are found while the model runs; needs
+    /// no data. Other weights as in the mode `weights`.
+    Dynamic,
+    /// Weights and arithmetic in float16, with float32 where a number would leave its range: without data as far as the
+    /// constants tell.
+    Float16,
 }
 
 /// Which weights stay as they are.
@@ -142,6 +185,14 @@ struct Limits {
 impl Quantize {
     fn default_min_sqnr() -> f64 {
         20.0
+    }
+
+    fn default_block_size() -> usize {
+        32
+    }
+
+    fn default_keep_io_types() -> bool {
+        true
     }
 
     fn kept_nodes(&self) -> Result<GlobSet, PassError> {
@@ -184,21 +235,96 @@ impl Quantize {
     }
 }
 
+/// What quantizing each layer alone, as a pass with these options would, does to the outputs, most sensitive first. The
+/// samples of the context give the ranges, and the first `samples` of them the outputs.
+pub fn sensitivities(
+    options: Map<String, Json>,
+    model: &Model,
+    cx: &Context,
+    samples: usize,
+) -> Result<Vec<Sensitivity>, PassError> {
+    let pass: Quantize = serde_json::from_value(Json::Object(options)).map_err(|error| PassError(error.to_string()))?;
+    qdq::sensitivities(model, cx, &pass.static_settings()?, samples)
+}
+
+impl Quantize {
+    /// Stores the weights of what computes in float.
+    fn store_weights(&self, model: &mut Model, cx: &mut Context, limits: &Limits) {
+        let (outcome, worst) = weights::quantize(model, limits);
+        cx.report(outcome);
+        note_worst(cx, worst);
+    }
+
+    fn store_int4(&self, model: &mut Model, cx: &mut Context, limits: &Limits) -> Result<(), PassError> {
+        if self.block_size < 16 || !self.block_size.is_power_of_two() {
+            let size = self.block_size;
+            return Err(PassError(format!("`block-size` is {size}: runtimes want a power of two from 16 on")));
+        }
+        let contributed = matches!(self.target, Target::Onnxruntime | Target::OnnxruntimeVnni);
+        let symmetric = self.symmetric.unwrap_or(true);
+        let settings = int4::Settings { limits, block_size: self.block_size, symmetric, contributed };
+        let int4::Stored { outcome, sums, worst } = int4::quantize(model, &settings)?;
+        let found = outcome.applied.values().any(|&times| times > 0);
+        cx.report(outcome);
+        if found {
+            cx.note(format!("int4 weights: {:.1} dB over all", int4::decibels(sums)));
+        }
+        note_worst(cx, worst);
+        Ok(())
+    }
+
+    fn convert_to_float16(&self, model: &mut Model, cx: &mut Context) -> Result<(), PassError> {
+        let settings = float16::Settings { kept: self.kept_nodes()?, keep_io_types: self.keep_io_types };
+        let shapes = cx.shapes(model);
+        let measured = cx.data.as_ref().map(|data| float16::measure(model, &shapes, data)).transpose();
+        let magnitudes = match measured {
+            Ok(magnitudes) => magnitudes,
+            Err(why) => {
+                cx.note(format!("the ranges of values are not known: {why}"));
+                None
+            }
+        };
+        if cx.data.is_none() {
+            cx.note("the ranges of values are not known: with `--data`, those that leave float16 stay in float32");
+        }
+        let outcome: Outcome = float16::convert(model, &shapes, magnitudes.as_ref(), &settings);
+        cx.report(outcome);
+        Ok(())
+    }
+}
+
+fn note_worst(cx: &mut Context, worst: Option<(String, f64)>) {
+    if let Some((weight, sqnr)) = worst {
+        cx.note(format!("least exact: `{weight}` with {sqnr:.1} dB"));
+    }
+}
+
 impl Pass for Quantize {
     fn run(&self, model: &mut Model, cx: &mut Context) -> Result<(), PassError> {
         let min_elements = self.min_elements.unwrap_or(match self.mode {
             Mode::Static => 256,
-            Mode::Weights => 1024,
+            Mode::Weights | Mode::Dynamic | Mode::Float16 => 1024,
         });
         let dequantizes = matches!(self.mode, Mode::Static);
         let limits = Limits { kept: self.kept_nodes()?, min_elements, min_sqnr: self.min_sqnr, dequantizes };
-        if let Mode::Static = self.mode {
-            qdq::quantize(model, cx, &self.static_settings()?)?;
-        }
-        let (outcome, worst) = weights::quantize(model, &limits);
-        cx.report(outcome);
-        if let Some((weight, sqnr)) = worst {
-            cx.note(format!("least exact: `{weight}` with {sqnr:.1} dB"));
+        match self.mode {
+            Mode::Static => {
+                qdq::quantize(model, cx, &self.static_settings()?)?;
+                self.store_weights(model, cx, &limits);
+            }
+            Mode::Weights => {
+                if self.weights == WeightType::I4 {
+                    self.store_int4(model, cx, &limits)?;
+                }
+                self.store_weights(model, cx, &limits);
+            }
+            Mode::Dynamic => {
+                let (outcome, worst) = dynamic::quantize(model, &cx.shapes(model), &limits, self.target.saturates());
+                cx.report(outcome);
+                note_worst(cx, worst);
+                self.store_weights(model, cx, &limits);
+            }
+            Mode::Float16 => self.convert_to_float16(model, cx)?,
         }
         Ok(())
     }
@@ -210,7 +336,8 @@ impl Pass for Quantize {
     fn needs(&self) -> Needs {
         match self.mode {
             Mode::Static => Needs::Inputs,
-            Mode::Weights => Needs::Nothing,
+            Mode::Float16 => Needs::InputsIfAny,
+            Mode::Weights | Mode::Dynamic => Needs::Nothing,
         }
     }
 }

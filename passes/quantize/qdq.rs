@@ -7,9 +7,10 @@ use rayon::prelude::*;
 
 use crate::analysis::Shapes;
 use crate::data::Dataset;
-use crate::ir::{Model, NodeId, ValueId};
+use crate::ir::{Model, Node, NodeId, ValueId};
 use crate::measure::{self, Distribution, RangeMethod, Watch};
 use crate::pass::{Context, PassError};
+use crate::rewrite::Outcome;
 
 use super::aids::{self, Aids, BiasCorrection, Rounding};
 use super::codes::Codes;
@@ -17,6 +18,7 @@ use super::grid::{Grid, Levels};
 use super::layer::Layer;
 use super::place::{Limits, Placement, Role};
 use super::rewrites::keep_biases_apart;
+use super::sensitivity::{Candidate, Sensitivity, rank};
 use super::target::Traits;
 use super::write::write;
 
@@ -36,13 +38,7 @@ pub struct Settings {
 /// Quantizes what pays, and reports it.
 pub fn quantize(model: &mut Model, cx: &mut Context, settings: &Settings) -> Result<(), PassError> {
     let traits = &settings.traits;
-    let kept = |node: NodeId| {
-        let node = model.node(node);
-        settings.kept.is_match(&node.name) || settings.kept.is_match(&node.op)
-    };
-    let sizes = measure::sizes_of(model, &samples(cx)?.sample(0));
-    let shapes = Shapes::infer_with(model, &sizes);
-    let (placement, outcome) = Placement::of(model, &shapes, traits, settings.costs, kept);
+    let (placement, outcome) = place(model, cx, settings)?;
     cx.report(outcome);
     if placement.units.is_empty() {
         cx.note("nothing runs in int8; large weights are stored in it");
@@ -59,7 +55,9 @@ pub fn quantize(model: &mut Model, cx: &mut Context, settings: &Settings) -> Res
     let watch = Watch { cancelled: &cx.cancelled, ..Watch::default() };
     let learned = aids::apply(model, &placement, traits, &grids, &mut codes, samples(cx)?, &aids, watch)
         .map_err(|error| PassError(format!("weights could not be learned: {error}")))?;
-    learned.notes(&aids).into_iter().for_each(|note| cx.note(note));
+    if learned.layers > 0 {
+        learned.notes(&aids).into_iter().for_each(|note| cx.note(note));
+    }
     let layers = codes.len();
     if traits.merges_biases {
         let declared = cx.shapes(model);
@@ -72,6 +70,41 @@ pub fn quantize(model: &mut Model, cx: &mut Context, settings: &Settings) -> Res
         placement.values.len()
     ));
     Ok(())
+}
+
+/// What runs in int8, with the sizes that the samples have.
+fn place(model: &Model, cx: &Context, settings: &Settings) -> Result<(Placement, Outcome), PassError> {
+    let kept = |node: NodeId| {
+        let Node { name, op, outputs, .. } = model.node(node);
+        // A node without a name goes by that of its result, as everywhere.
+        let result = outputs.iter().flatten().next().map_or("", |&result| &model.value(result).name);
+        let name = if name.is_empty() { result } else { name };
+        settings.kept.is_match(name) || settings.kept.is_match(op)
+    };
+    let sizes = measure::sizes_of(model, &samples(cx)?.sample(0));
+    let shapes = Shapes::infer_with(model, &sizes);
+    Ok(Placement::of(model, &shapes, &settings.traits, settings.costs, kept))
+}
+
+/// What quantizing each layer alone does to the outputs, on the first `count` samples.
+pub fn sensitivities(
+    model: &Model,
+    cx: &Context,
+    settings: &Settings,
+    count: usize,
+) -> Result<Vec<Sensitivity>, PassError> {
+    let (placement, _) = place(model, cx, settings)?;
+    if placement.units.is_empty() {
+        return Ok(Vec::new());
+    }
+    let grids = grids(model, &placement, cx, settings)?;
+    let layers = placement.units.iter().filter_map(|unit| match &unit.role {
+        Role::Layer(layer) => Some(Candidate { layer, grid: grids[&layer.x] }),
+        _ => None,
+    });
+    let candidates: Vec<Candidate> = layers.collect();
+    rank(model, &candidates, &samples(cx)?.first(count))
+        .map_err(|error| PassError(format!("sensitivities could not be measured: {error}")))
 }
 
 fn samples(cx: &Context) -> Result<&Dataset, PassError> {

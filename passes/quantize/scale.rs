@@ -73,7 +73,8 @@ pub fn quantize(x: f32, inverse_scale: f32) -> f32 {
     level(x, inverse_scale, LEVELS)
 }
 
-fn level(x: f32, inverse_scale: f32, limit: f32) -> f32 {
+/// The nearest level up to `limit`, ties to even, as a float.
+pub fn level(x: f32, inverse_scale: f32, limit: f32) -> f32 {
     // Adding 1.5·2²³ leaves no bits for a fraction: a rounding that vectorizes on every CPU.
     const MAGIC: f32 = 12_582_912.0;
     (x * inverse_scale).clamp(-limit, limit) + MAGIC - MAGIC

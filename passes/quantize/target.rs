@@ -84,8 +84,7 @@ impl Target {
         };
         match self {
             Target::Onnxruntime | Target::OnnxruntimeVnni => onnxruntime,
-            Target::Tract => Traits { conv_bias: Bias::Int32, costs: false,
-                merges_biases: false, ..onnxruntime },
+            Target::Tract => Traits { conv_bias: Bias::Int32, costs: false, merges_biases: false, ..onnxruntime },
             // Zero points are 0, weights symmetric; Relu is fused behind a layer, and an Add with the layer before it when
             // the other operand is quantized; layers give floats where no Q follows.
             Target::Tensorrt => Traits {
@@ -159,5 +158,34 @@ impl Target {
     /// Whether int8 products are added in sixteen bits, which overflow where weights use all of theirs.
     pub fn saturates(self) -> bool {
         self == Target::Onnxruntime
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Target; 7] = [
+        Target::Onnxruntime,
+        Target::OnnxruntimeVnni,
+        Target::Tract,
+        Target::Tensorrt,
+        Target::Openvino,
+        Target::Qnn,
+        Target::Generic,
+    ];
+
+    #[test]
+    fn activations_are_absorbed_only_where_zero_can_be_the_end_of_the_grid() {
+        for target in ALL {
+            let traits = target.traits();
+            assert!(!traits.absorbs || !traits.symmetric && !traits.concat_ties, "{target:?}");
+        }
+    }
+
+    #[test]
+    fn products_saturate_on_the_target_that_may_be_any_cpu() {
+        let saturating: Vec<Target> = ALL.into_iter().filter(|target| target.saturates()).collect();
+        assert_eq!(saturating, [Target::Onnxruntime]);
     }
 }

@@ -42,7 +42,8 @@ pub fn quantize(model: &mut Model, limits: &Limits) -> (Outcome, Option<(String,
     let mut worst: Option<(String, f64)> = None;
     for value in constants {
         let (reader, name) = (first_reader(model, value), model.value(value).name.clone());
-        let stored = Weight::read(model, value, limits).and_then(|weight| weight.store(model, &mut units, limits.dequantizes));
+        let stored =
+            Weight::read(model, value, limits).and_then(|weight| weight.store(model, &mut units, limits.dequantizes));
         match stored {
             Ok(sqnr) => {
                 *outcome.applied.entry("int8_weight").or_default() += 1;

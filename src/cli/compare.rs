@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::progress::Line;
-use super::settings::Share;
-use super::{CliError, print_out};
+use super::settings::{Points, Share};
+use super::{CliError, print_out, use_threads};
 use crate::analysis::FixedSizes;
 use crate::data::{DEFAULT_COUNT, Dataset};
 use crate::measure::{self, Inputs, Options};
@@ -30,9 +30,12 @@ pub struct CompareArgs {
     /// Seed of random inputs
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Fail if accuracy falls by more, like 1% or 0.01; needs labels
-    #[arg(long, value_name = "SHARE")]
-    max_drop: Option<Share>,
+    /// Threads to use, each for a sample at a time [default: all]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Fail if accuracy falls by more points; without labels, if more of a hundred decisions change
+    #[arg(long, value_name = "POINTS")]
+    max_drop: Option<Points>,
     /// Fail if the mean cosine of an output is lower
     #[arg(long, value_name = "SHARE")]
     min_cosine: Option<Share>,
@@ -48,6 +51,7 @@ pub struct CompareArgs {
 }
 
 pub fn run(args: CompareArgs) -> Result<ExitCode, CliError> {
+    use_threads(args.threads)?;
     let (original, small) = (onnx::read(&args.original)?, onnx::read(&args.small)?);
     let data = args.data.as_ref().map(|file| Dataset::open(file, &original.model)).transpose();
     let data = data.map_err(ShrinkError::from)?;
@@ -72,7 +76,7 @@ pub fn run(args: CompareArgs) -> Result<ExitCode, CliError> {
     })?;
     let share = |share: Option<Share>| share.map(|share| share.0);
     let gates = Gates {
-        max_drop: share(args.max_drop),
+        max_drop: args.max_drop.map(Points::share),
         min_cosine: share(args.min_cosine),
         min_agreement: share(args.min_agreement),
     };

@@ -7,6 +7,8 @@ mod inspect;
 mod passes;
 mod print;
 mod progress;
+mod run;
+mod sensitivity;
 mod settings;
 mod shrink;
 
@@ -16,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::measure::RunError;
 use crate::onnx::ReadError;
 use crate::shrink::ShrinkError;
 use settings::Settings;
@@ -39,7 +42,7 @@ Examples:
   onnxshrink model.onnx -o small.onnx                        the default: clean up, int8 weights
   onnxshrink model.onnx -o small.onnx --data samples.npz     check on real samples
   onnxshrink model.onnx -o clean.onnx --passes cleanup       exact: only what changes no result
-  onnxshrink model.onnx -o small.onnx --data samples.npz --max-drop 1%
+  onnxshrink model.onnx -o small.onnx --data samples.npz --max-drop 1
                                                              write only if accuracy holds
   onnxshrink ./print                                         a model called like a command
 
@@ -65,6 +68,10 @@ enum Command {
         #[arg(long)]
         weights: bool,
     },
+    /// Run a model on samples and tell what it gives, and with --profile how long each node takes
+    Run(run::RunArgs),
+    /// Rank the layers of a model by what int8 in each alone does to its outputs
+    Sensitivity(sensitivity::SensitivityArgs),
 }
 
 #[derive(Args)]
@@ -92,6 +99,10 @@ pub enum CliError {
     Usage(String),
     #[error("cannot write the report `{}`: {error}", file.display())]
     Report { file: PathBuf, error: io::Error },
+    #[error("{}: {error}", model.display())]
+    Run { model: PathBuf, error: RunError },
+    #[error("cannot write the arrays `{}`: {error}", file.display())]
+    Arrays { file: PathBuf, error: io::Error },
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
 }
@@ -105,7 +116,19 @@ pub fn run() -> Result<ExitCode, CliError> {
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Passes { name }) => passes::run(name.as_deref()),
         Some(Command::Print { model, weights }) => print::run(&model, weights),
+        Some(Command::Run(args)) => run::run(args),
+        Some(Command::Sensitivity(args)) => sensitivity::run(&args),
     }
+}
+
+/// Lets samples, channels and weights be worked on by so many threads; results do not depend on how many.
+fn use_threads(threads: Option<usize>) -> Result<(), CliError> {
+    let Some(threads) = threads else { return Ok(()) };
+    if threads == 0 {
+        return Err(CliError::Usage("--threads: at least one thread is needed".into()));
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    pool.map_err(|error| CliError::Usage(format!("--threads: {error}")))
 }
 
 /// Writes to standard output. A reader that has seen enough (`| head`) is no error.

@@ -64,7 +64,7 @@ impl Progress for Line {
         if self.0.length() != Some(total as u64) {
             self.0.set_length(total as u64);
             self.0.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("a valid template"));
-            self.0.set_message("samples checked");
+            self.0.set_message("samples");
         }
         self.0.inc(1);
     }

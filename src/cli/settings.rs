@@ -38,9 +38,9 @@ pub struct Settings {
     /// Fix the shape of an input (`x=1,3,224,224`) or a symbolic size (`batch=1`) of random inputs; can be repeated
     #[arg(long, value_name = "NAME=SIZES", help_heading = "Check")]
     pub shape: Vec<String>,
-    /// Fail if accuracy falls by more, like 1% or 0.01; needs labels
-    #[arg(long, value_name = "SHARE", help_heading = "Check")]
-    pub max_drop: Option<Share>,
+    /// Fail if accuracy falls by more points; without labels, if more of a hundred decisions change
+    #[arg(long, value_name = "POINTS", help_heading = "Check")]
+    pub max_drop: Option<Points>,
     /// Fail if the mean cosine of an output is lower
     #[arg(long, value_name = "SHARE", help_heading = "Check")]
     pub min_cosine: Option<Share>,
@@ -123,6 +123,36 @@ impl Settings {
     }
 }
 
+/// Points of accuracy, from 0 to 100, also written with a percent sign.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(try_from = "Written")]
+pub struct Points(pub f64);
+
+impl Points {
+    pub fn share(self) -> f64 {
+        self.0 / 100.0
+    }
+}
+
+impl TryFrom<Written> for Points {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Points, String> {
+        written.text().parse()
+    }
+}
+
+impl FromStr for Points {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Points, String> {
+        match text.strip_suffix('%').unwrap_or(text).trim().parse() {
+            Ok(points) if (0.0..=100.0).contains(&points) => Ok(Points(points)),
+            _ => Err("it is a number of points from 0 to 100, like 0.5".into()),
+        }
+    }
+}
+
 /// A number from 0 to 1, also written as a percentage.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(try_from = "Written")]
@@ -135,14 +165,20 @@ enum Written {
     Text(String),
 }
 
+impl Written {
+    fn text(self) -> String {
+        match self {
+            Written::Number(number) => number.to_string(),
+            Written::Text(text) => text,
+        }
+    }
+}
+
 impl TryFrom<Written> for Share {
     type Error = String;
 
     fn try_from(written: Written) -> Result<Share, String> {
-        match written {
-            Written::Number(number) => number.to_string().parse(),
-            Written::Text(text) => text.parse(),
-        }
+        written.text().parse()
     }
 }
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::progress::{Line, watch_interrupts};
-use super::settings::Settings;
-use super::{CliError, ShrinkArgs, print_out};
+use super::settings::{Points, Settings, Share};
+use super::{CliError, ShrinkArgs, print_out, use_threads};
 use crate::ir::Model;
 use crate::onnx::{ExternalData, WriteOptions};
 use crate::pass::{Context, PrintAfter, Step, StopAfter, Verify, passes};
@@ -54,7 +54,7 @@ fn verdict(shrunk: &Shrunk) -> ExitCode {
 }
 
 fn job(model: PathBuf, settings: &Settings) -> Job {
-    let share = |share: Option<super::settings::Share>| share.map(|share| share.0);
+    let share = |share: Option<Share>| share.map(|share| share.0);
     Job {
         output: settings.output.clone().unwrap_or_else(|| default_output(&model)),
         model,
@@ -65,7 +65,7 @@ fn job(model: PathBuf, settings: &Settings) -> Job {
         write: WriteOptions { external_data: settings.external_data.then(ExternalData::default) },
         seed: settings.seed.unwrap_or_default(),
         gates: Gates {
-            max_drop: share(settings.max_drop),
+            max_drop: settings.max_drop.map(Points::share),
             min_cosine: share(settings.min_cosine),
             min_agreement: share(settings.min_agreement),
         },
@@ -104,13 +104,4 @@ fn context(settings: &Settings, line: &Line) -> Result<Context, CliError> {
         cx.observers.push(Box::new(PrintAfter { passes: settings.print_ir_after.clone(), print }));
     }
     Ok(cx)
-}
-
-fn use_threads(threads: Option<usize>) -> Result<(), CliError> {
-    let Some(threads) = threads else { return Ok(()) };
-    if threads == 0 {
-        return Err(CliError::Usage("--threads: at least one thread is needed".into()));
-    }
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    pool.map_err(|error| CliError::Usage(format!("--threads: {error}")))
 }

@@ -302,21 +302,26 @@ impl Model {
         self.revision += 1;
     }
 
+    /// Whether `source` can stand for `value`: not where both are fixed names, as in an output that is also an input.
+    pub fn can_unify(&self, value: ValueId, source: ValueId) -> bool {
+        !self.is_output(value)
+            || !self.is_output(source)
+                && self.producer(source).is_some_and(|node| self.nodes[node].graph == self.values[value].graph)
+    }
+
     /// Lets `source` stand for `value`, which equals it. Names seen from outside are kept: a graph
-    /// output takes over the definition of its source. Returns false where both are fixed names, as
-    /// in an output that is also an input.
+    /// output takes over the definition of its source. Returns false where they [cannot](Self::can_unify).
     pub fn unify(&mut self, value: ValueId, source: ValueId) -> bool {
-        let is_output = |v: &Value| v.uses.iter().any(|u| matches!(u, Use::Output(..)));
+        if !self.can_unify(value, source) {
+            return false;
+        }
         let copy = self.producer(value).expect("only node results are unified");
-        if !is_output(&self.values[value]) {
+        if !self.is_output(value) {
             self.replace_uses(value, source);
             self.sweep(copy);
             return true;
         }
-        let ValueDef::Node(producer) = self.values[source].def else { return false };
-        if is_output(&self.values[source]) || self.nodes[copy].graph != self.nodes[producer].graph {
-            return false;
-        }
+        let producer = self.producer(source).expect("it can be unified");
         self.release(copy, value);
         let slot = self.nodes[producer].outputs.iter_mut().find(|slot| **slot == Some(source));
         *slot.expect("a value is among its producer's outputs") = Some(value);

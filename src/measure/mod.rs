@@ -1,4 +1,4 @@
-//! What is learned by running models: how far a small one is from the original, and what values of one hold.
+//! What is learned by running models: what one gives and what its values hold, and how far a small one is from the original.
 //!
 //! Law: results depend on models, data and seed alone. Samples run in parallel, but every sum is taken in their order.
 //! Times are measured too and only ever reported; nothing may be decided by them.
@@ -12,6 +12,7 @@ mod interval;
 mod latency;
 mod pairing;
 mod ranges;
+mod run;
 mod size;
 mod stepwise;
 mod survey;
@@ -34,6 +35,9 @@ pub use interval::Interval;
 pub use latency::Latency;
 pub use pairing::PairingError;
 pub use ranges::{Detail, Distribution, Grid, Range, RangeMethod, distributions, ranges};
+pub use run::{
+    ElementFigures, NodeShare, OperatorShare, OutputFigures, Profile, Run, RunError, RunOptions, Score, join, run,
+};
 pub use size::{ModelSize, node_count};
 pub use stepwise::Stepwise;
 pub use survey::{SurveyError, Watch, sizes_of, survey};

@@ -41,6 +41,8 @@ pub enum Effect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Needs {
     Nothing,
+    /// Inputs, if there are any.
+    InputsIfAny,
     Inputs,
     Labels,
 }

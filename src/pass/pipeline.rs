@@ -72,6 +72,14 @@ impl Pipeline {
         Ok(Pipeline(std::iter::once(first).chain(self.0).collect()))
     }
 
+    /// The pipeline with `entries` added to the list that is an option of each `pass`.
+    ///
+    /// # Panics
+    /// If `pass` has no such option, or it takes no such entries.
+    pub fn extended(&self, pass: &str, option: &str, entries: &[Json]) -> Pipeline {
+        Pipeline(self.0.iter().map(|item| extended(item, pass, option, entries)).collect())
+    }
+
     pub fn effect(&self) -> Effect {
         match self.steps().any(|step| step.pass.effect() == Effect::Lossy) {
             true => Effect::Lossy,
@@ -99,6 +107,11 @@ impl Step {
 
     pub fn info(&self) -> &'static PassInfo {
         self.info
+    }
+
+    /// All options, those at their defaults too.
+    pub fn options(&self) -> &Map<String, Json> {
+        &self.resolved
     }
 }
 
@@ -129,6 +142,25 @@ fn implied(info: &'static PassInfo) -> Result<Item, NotationError> {
         step.implied = true;
     }
     Ok(item)
+}
+
+fn extended(item: &Item, pass: &str, option: &str, entries: &[Json]) -> Item {
+    match item {
+        Item::Repeat(items) => Item::Repeat(items.iter().map(|item| extended(item, pass, option, entries)).collect()),
+        Item::Pass(step) => {
+            let mut options = step.given.clone();
+            if step.name() == pass {
+                let list = options.entry(option).or_insert_with(|| Json::Array(Vec::new()));
+                list.as_array_mut().expect("the option is a list").extend_from_slice(entries);
+            }
+            let written = Written::Pass { name: step.name().into(), options };
+            let mut item = resolve(written, std::slice::from_ref(step.info)).expect("it was made from such options");
+            if let Item::Pass(made) = &mut item {
+                made.implied = step.implied;
+            }
+            item
+        }
+    }
 }
 
 /// The entry of `table` with this name: a pass or a group.

@@ -4,6 +4,8 @@ mod comparison;
 mod figures;
 mod inspection;
 mod passes;
+mod run;
+mod sensitivity;
 mod shrunk;
 
 use serde::Serialize;
@@ -11,6 +13,8 @@ use serde::Serialize;
 pub use comparison::ComparisonTable;
 pub use inspection::{Inspection, function_names};
 pub use passes::{pass_page, pass_table};
+pub use run::RunTable;
+pub use sensitivity::SensitivityTable;
 pub use shrunk::shrunk;
 
 /// A report as `--report` and `--json` give it.

@@ -16,6 +16,9 @@ pub fn shrunk(shrunk: &Shrunk, explain: bool, times: bool) -> String {
         let _ = writeln!(text, "{}\n", pass_reports(&shrunk.passes, explain, times).trim_end());
     }
     let _ = writeln!(text, "{}\n", ComparisonTable(&shrunk.comparison));
+    if !shrunk.returned.is_empty() {
+        let _ = writeln!(text, "stay float for accuracy: {}\n", shrunk.returned.join(", "));
+    }
     if shrunk.kept_original {
         text += "The result was no smaller, so that the original is kept as it is.\n";
     }

@@ -12,7 +12,8 @@ use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 
 use super::RuntimeError;
-use super::support;
+use super::profile::{Label, Labels};
+use super::{dequantize, support};
 use crate::ir::op::{self, Constant};
 use crate::ir::{
     Attr, Attrs, DType, Function, GraphId, Initializer, Model, Node, NodeId, Op, Size, Tensor, Type, Value, ValueDef,
@@ -30,6 +31,8 @@ pub(super) struct Encoded {
     pub inputs: Vec<Input>,
     /// Constants that the proto has as inputs.
     pub constants: Vec<(String, Tensor)>,
+    /// The nodes, those of called functions and bodies included.
+    pub labels: Labels,
 }
 
 /// An input of the main graph.
@@ -41,7 +44,7 @@ pub(super) struct Input {
 
 /// The part of `model` that computes `outputs`, which are results of nodes of the main graph.
 pub(super) fn encode(model: &Model, outputs: &[ValueId]) -> Result<Encoded, RuntimeError> {
-    let mut encoder = Encoder { model, constants: Vec::new(), known: HashSet::new() };
+    let mut encoder = Encoder { model, constants: Vec::new(), known: HashSet::new(), labels: Labels::new() };
     let scope = Scope { names: HashMap::new(), prefix: String::new(), call: None, depth: 0 };
     let graph = model.graph(model.main);
     let inputs = graph.inputs.iter().map(|&value| encoder.input(value)).collect::<Result<Vec<_>, _>>()?;
@@ -62,7 +65,7 @@ pub(super) fn encode(model: &Model, outputs: &[ValueId]) -> Result<Encoded, Runt
     let version = model.opsets.onnx().unwrap_or(op::BASE);
     let opset = pb::OperatorSetIdProto { domain: String::new(), version };
     let proto = pb::ModelProto { graph: Some(graph), opset_import: vec![opset], ..Default::default() };
-    Ok(Encoded { proto, inputs, constants: encoder.constants })
+    Ok(Encoded { proto, inputs, constants: encoder.constants, labels: encoder.labels })
 }
 
 /// The nodes of the main graph that `outputs` are computed from.
@@ -110,6 +113,7 @@ struct Encoder<'m> {
     model: &'m Model,
     constants: Vec<(String, Tensor)>,
     known: HashSet<String>,
+    labels: Labels,
 }
 
 impl<'m> Encoder<'m> {
@@ -144,15 +148,22 @@ impl<'m> Encoder<'m> {
                 return self.constant(name, &constant).map_err(|why| self.refuse(id, why));
             }
         }
+        if let (Some(weight), [Some(out)]) = (dequantize::of_constants(model, id), node.outputs.as_slice()) {
+            return self.constant(scope.name(*out), &weight).map_err(|why| self.refuse(id, why));
+        }
         support::check(model, id, &attrs)?;
         for &input in node.inputs.iter().flatten() {
             self.declare(input, scope).map_err(|why| self.refuse(id, why))?;
         }
+        let key = format!("{}{id:?}", scope.prefix);
+        let result = node.outputs.iter().flatten().next().map_or("", |&result| &model.value(result).name);
+        let label = if node.name.is_empty() { result } else { &node.name };
+        self.labels.insert(key.clone(), Label { name: label.into(), op: node.op.clone() });
         let name = |value: &Option<ValueId>| value.map_or(String::new(), |value| scope.name(value));
         let mut proto = pb::NodeProto {
             input: node.inputs.iter().map(name).collect(),
             output: node.outputs.iter().map(name).collect(),
-            name: format!("{}{id:?} {}", scope.prefix, model.label(id)),
+            name: format!("{key} {}", model.label(id)),
             op_type: node.op.clone(),
             domain: node.domain.clone(),
             attribute: attrs

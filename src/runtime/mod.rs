@@ -2,20 +2,25 @@
 //!
 //! - [`encode`] turns a model into tract's protobuf types, without bytes in between and without the constants: those are
 //!   copied once into tract's memory and shared by all plans.
+//! - [`dequantize`] decodes constants that tract has no type for.
 //! - [`support`] knows what tract cannot run, so that it is said before any work, with the node's name.
 //! - [`runner`] makes plans for concrete input shapes and runs them.
+//! - [`profile`] takes the time of each node.
 //! - [`quantize`] is an operator that tract has otherwise than ONNX defines it.
 //! - [`foldable`] lists the operators whose results in tract are trusted in a written file.
 
+mod dequantize;
 mod encode;
 mod error;
 mod foldable;
+mod profile;
 mod quantize;
 mod runner;
 mod support;
 mod tensor;
 
 pub use error::RuntimeError;
+pub use profile::NodeTime;
 pub use runner::Runner;
 
 /// Whether constants may be folded through the operator: what tract computes is what ONNX defines.

@@ -9,14 +9,15 @@ use std::sync::{Arc, Mutex, Once, OnceLock};
 use indexmap::IndexSet;
 use rayon::prelude::*;
 use tract_onnx::prelude::{
-    InferenceFact, InferenceModel, InferenceModelExt, IntoTValue, TVec, TractResult, TypedFact, TypedRunnableModel,
-    TypedSimplePlan,
+    InferenceFact, InferenceModel, InferenceModelExt, IntoTValue, TValue, TVec, TractResult, TypedFact,
+    TypedRunnableModel, TypedSimplePlan,
 };
 use tract_onnx::tract_core::internal::bail;
 use tract_onnx::tract_core::ops::konst::Const;
 use tract_onnx::tract_hir::infer::{Factoid, InferenceOp};
 
 use super::encode::{Encoded, Input, encode};
+use super::profile::{self, Labels, NodeTime};
 use super::tensor::{datum_type, from_tract, to_tract};
 use super::{RuntimeError, quantize};
 use crate::ir::{DType, Model, Size, Tensor, Type, TypeKind, ValueDef, ValueId};
@@ -53,10 +54,12 @@ enum Output {
 }
 
 /// The model before shapes are known. Constants are shared by all plans that come of it.
+#[derive(Clone)]
 struct Template {
     model: InferenceModel,
     /// The nodes of tract that the model's inputs are.
     inputs: Vec<usize>,
+    labels: Arc<Labels>,
 }
 
 /// What a plan is made for, input by input.
@@ -110,12 +113,40 @@ impl Runner {
     /// Runs the model on one sample. `inputs` stand in the order of the graph's inputs; those that have a default may be
     /// left out, all together.
     pub fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, RuntimeError> {
+        self.run_with(inputs, |_, plan, inputs| plan.run(inputs))
+    }
+
+    /// [`run`](Runner::run) with the time of each node, in the order they ran.
+    pub fn profile(&self, inputs: &[Tensor]) -> Result<(Vec<Tensor>, Vec<NodeTime>), RuntimeError> {
+        let mut times = Vec::new();
+        let outputs = self.run_with(inputs, |template, plan, inputs| {
+            let (outputs, of_nodes) = profile::run(plan, inputs, &template.labels)?;
+            times = of_nodes;
+            Ok(outputs)
+        })?;
+        Ok((outputs, times))
+    }
+
+    /// Makes the plan for inputs like these, so that the next run does not take longer for it.
+    pub fn prepare(&self, inputs: &[Tensor]) -> Result<(), RuntimeError> {
+        let given = self.assign(inputs)?;
+        match &self.template {
+            Some(template) if !self.inputs.is_empty() => self.plan(template, &given).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    fn run_with(
+        &self,
+        inputs: &[Tensor],
+        run: impl FnOnce(&Template, &Plan, TVec<TValue>) -> TractResult<TVec<TValue>>,
+    ) -> Result<Vec<Tensor>, RuntimeError> {
         let given = self.assign(inputs)?;
         let computed = match &self.template {
             None => Vec::new(),
             Some(template) => match template.follows_from_constants(&self.inputs)? {
                 Some(results) => results,
-                None => self.run_plan(template, &given)?,
+                None => self.run_plan(template, &given, run)?,
             },
         };
         let outputs = self.outputs.iter().map(|output| match output {
@@ -129,7 +160,12 @@ impl Runner {
         outputs.collect()
     }
 
-    fn run_plan(&self, template: &Template, given: &[Option<&Tensor>]) -> Result<Vec<Tensor>, RuntimeError> {
+    fn run_plan(
+        &self,
+        template: &Template,
+        given: &[Option<&Tensor>],
+        run: impl FnOnce(&Template, &Plan, TVec<TValue>) -> TractResult<TVec<TValue>>,
+    ) -> Result<Vec<Tensor>, RuntimeError> {
         let (key, plan) = self.plan(template, given)?;
         let open = key.iter().zip(self.inputs.iter().zip(given)).filter(|(of, _)| matches!(of, Known::Shape(_)));
         let inputs: TVec<_> = open
@@ -138,7 +174,7 @@ impl Runner {
                 Ok(tensor.ok_or_else(|| input.wrong("has strings that are not UTF-8"))?.into_tvalue())
             })
             .collect::<Result<_, RuntimeError>>()?;
-        guarded(|| plan.run(inputs)?.into_iter().map(from_tract).collect())
+        guarded(|| run(template, &plan, inputs)?.into_iter().map(from_tract).collect())
     }
 
     /// Runs the model on each sample, several at a time, and returns the results in their order.
@@ -268,13 +304,13 @@ impl Declared {
 
 impl Template {
     fn parse(encoded: Encoded) -> Result<Template, RuntimeError> {
-        let Encoded { proto, inputs, constants } = encoded;
+        let Encoded { proto, inputs, constants, labels } = encoded;
         guarded(move || {
             let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
             onnx.op_register.insert("QuantizeLinear", quantize::build);
             let parsed = onnx.parse(&proto, None)?;
             drop(proto);
-            let mut template = Template { model: parsed.model, inputs: Vec::new() };
+            let mut template = Template { model: parsed.model, inputs: Vec::new(), labels: Arc::new(labels) };
             for (name, tensor) in constants {
                 template.set_constant(parsed.outlets_by_name[&name].node, &tensor)?;
             }
@@ -303,7 +339,7 @@ impl Template {
     }
 
     fn plan(&self, inputs: &[Declared], key: &[Known], given: &[Option<&Tensor>]) -> TractResult<Plan> {
-        let mut plan = Template { model: self.model.clone(), inputs: self.inputs.clone() };
+        let mut plan = self.clone();
         let mut open = Vec::new();
         for (((input, known), tensor), &node) in inputs.iter().zip(key).zip(given).zip(&self.inputs) {
             match (known, tensor, &input.default) {
@@ -538,6 +574,25 @@ mod tests {
             "input `b` takes shape [n, 3], but [2, 3] is given"
         );
         assert_eq!(why(&[Tensor::from_ints(&[1]), good]), "input `a` takes float, but int64 is given");
+    }
+
+    #[test]
+    fn a_profile_names_the_nodes_of_the_model_and_those_that_ran_in_int8() {
+        let mut model = model();
+        let x = input(&mut model, "x", &[n(), Size::Fixed(2)]);
+        let w = model.add_constant(model.main, "w", floats(&[2, 1], &[2.0, 3.0]));
+        let product = model.append(model.main, "product", MatMul { a: x, b: w });
+        let levels = model.append(model.main, "levels", operation("Cast", &[product], &[("to", Attr::Int(3))]));
+        let one = model.add_constant(model.main, "one", Tensor::scalar(1i8));
+        let sum = model.append(model.main, "sum", Add { a: levels, b: one });
+        model.add_output(model.main, sum);
+        let runner = Runner::new(&model).unwrap();
+        let sample = [floats(&[1, 2], &[1.0, 2.0])];
+        runner.prepare(&sample).unwrap();
+        let (outputs, times) = runner.profile(&sample).unwrap();
+        assert_eq!(outputs, runner.run(&sample).unwrap());
+        let found: Vec<_> = times.iter().map(|node| (&*node.name, &*node.op, node.int8)).collect();
+        assert_eq!(found, [("product", "MatMul", false), ("levels", "Cast", false), ("sum", "Add", true)]);
     }
 
     #[test]

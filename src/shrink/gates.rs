@@ -1,12 +1,12 @@
 //! What the check must reach for a result to be written.
 
-use crate::measure::{Agreement, Check, Closeness};
+use crate::measure::{Agreement, Check, Closeness, Evidence};
 use crate::pass::Effect;
 
 /// What the check must reach; each is a share of 1.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Gates {
-    /// The most that accuracy may fall.
+    /// The most that accuracy may fall; without labels, the largest share of decisions that may change.
     pub max_drop: Option<f64>,
     /// The least mean cosine of every float output.
     pub min_cosine: Option<f64>,
@@ -37,14 +37,32 @@ impl Gates {
         }
     }
 
+    /// Whether accuracy was measured and falls by more than it may.
+    pub(super) fn fails_in_accuracy(&self, check: &Check) -> bool {
+        let Check::Done(agreement) = check else { return false };
+        let measured = !agreement.accuracy.is_empty() || lowest(agreement, decisions).is_some();
+        measured && self.of_accuracy(agreement).is_some()
+    }
+
     fn of_accuracy(&self, agreement: &Agreement) -> Option<String> {
-        let most = self.max_drop?;
-        match agreement.accuracy.first() {
-            None => Some("`--max-drop` needs labels in the data (`y`, `y_any` or `text`)".into()),
-            Some(accuracy) if accuracy.drop <= most => None,
-            Some(accuracy) => {
-                Some(format!("{} drops by {:.4}, more than `--max-drop {most}` allows", accuracy.metric, accuracy.drop))
+        // Differences of shares are not exact: 0.975 - 0.97 > 0.005.
+        let (asked, most) = (self.max_drop?, self.max_drop? + 1e-9);
+        let allowed = |what: String, drop: f64| {
+            format!("{what} by {:.2} points, more than `--max-drop {}` allows", 100.0 * drop, 100.0 * asked)
+        };
+        if let Some(accuracy) = agreement.accuracy.first() {
+            let falls = !(accuracy.drop <= most);
+            return falls.then(|| allowed(format!("{} drops", accuracy.metric), accuracy.drop));
+        }
+        if let Evidence::Random { .. } = agreement.inputs {
+            return Some("`--max-drop` needs samples: give a file with `--data`".into());
+        }
+        match lowest(agreement, decisions) {
+            None => {
+                Some("`--max-drop` needs labels in the data (`y`, `y_any` or `text`) or an output of scores".into())
             }
+            Some((_, worst)) if 1.0 - worst <= most => None,
+            Some((output, worst)) => Some(allowed(format!("agreement of output `{output}` drops"), 1.0 - worst)),
         }
     }
 
@@ -65,17 +83,21 @@ impl Gates {
 
     fn of_agreement(&self, agreement: &Agreement) -> Option<String> {
         let least = self.min_agreement?;
-        let lowest = lowest(agreement, |closeness| match closeness {
-            Closeness::Floats { agreement, .. } => *agreement,
-            Closeness::Exactly { equal, .. } => Some(*equal),
-        });
-        match lowest {
+        match lowest(agreement, decisions) {
             None => Some("`--min-agreement` needs an output of several scores".into()),
             Some((_, worst)) if worst >= least => None,
             Some((output, worst)) => {
                 Some(format!("agreement of output `{output}` is {worst:.4}, below `--min-agreement {least}`"))
             }
         }
+    }
+}
+
+/// The share of equal decisions, where an output has any.
+fn decisions(closeness: &Closeness) -> Option<f64> {
+    match closeness {
+        Closeness::Floats { agreement, .. } => *agreement,
+        Closeness::Exactly { equal, .. } => Some(*equal),
     }
 }
 

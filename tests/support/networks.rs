@@ -84,9 +84,9 @@ impl Network {
         let way = how as usize;
         let made = match kind % 20 {
             0 | 1 if rank == 4 && shape[2..].iter().all(|&length| length > 1) => {
-                let kernel = if way % 2 == 0 { 1 } else { 3 };
-                let pads = if way % 3 == 0 { vec![] } else { vec![i64::from(kernel == 3); 4] };
-                let (group, out) = if way % 5 == 0 { (shape[1], shape[1]) } else { (1, 1 + way % 4) };
+                let kernel = if way.is_multiple_of(2) { 1 } else { 3 };
+                let pads = if way.is_multiple_of(3) { vec![] } else { vec![i64::from(kernel == 3); 4] };
+                let (group, out) = if way.is_multiple_of(5) { (shape[1], shape[1]) } else { (1, 1 + way % 4) };
                 let lost = if pads.is_empty() { kernel - 1 } else { 0 };
                 if shape[2] <= lost + 1 || shape[3] <= lost + 1 {
                     return;
@@ -114,7 +114,7 @@ impl Network {
                 (self.model.append(main, &name, MatMul { a: x, b }), [&shape[..rank - 1], &[columns]].concat())
             }
             3 if rank == 2 => {
-                let (columns, trans_b, trans_a) = (1 + way % 5, way % 2 == 0, way % 3 == 0);
+                let (columns, trans_b, trans_a) = (1 + way % 5, way.is_multiple_of(2), way.is_multiple_of(3));
                 let (rows, inner) = if trans_a { (shape[1], shape[0]) } else { (shape[0], shape[1]) };
                 let b = self.weight(&if trans_b { [columns, inner] } else { [inner, columns] });
                 let c = (way % 5 < 3).then(|| self.weight(&[columns]));
@@ -124,7 +124,7 @@ impl Network {
                     b,
                     c,
                     alpha: if halves { 1.0 } else { 0.5 },
-                    beta: if way % 7 == 0 && !halves { 2.0 } else { 1.0 },
+                    beta: if way.is_multiple_of(7) && !halves { 2.0 } else { 1.0 },
                     transA: trans_a,
                     transB: trans_b,
                 };
@@ -140,7 +140,7 @@ impl Network {
             }
             6 => {
                 let other = self.factor(&shape, way / 2, 0.0);
-                let (a, b) = if way % 2 == 0 || rank == 4 { (x, other) } else { (other, x) };
+                let (a, b) = if way.is_multiple_of(2) || rank == 4 { (x, other) } else { (other, x) };
                 (self.model.append(main, &name, Sub { a, b }), shape)
             }
             7 => {
@@ -165,7 +165,7 @@ impl Network {
             }
             9 => {
                 let [min, max] = [-0.25, 0.5].map(|bound| self.number(bound));
-                let (min, max) = ((way % 3 != 0).then_some(min), (way % 3 != 1).then_some(max));
+                let (min, max) = ((!way.is_multiple_of(3)).then_some(min), (way % 3 != 1).then_some(max));
                 (self.model.append(main, &name, Clip { x, min, max }), shape)
             }
             10 => (self.model.append(main, &name, Relu { x }), shape),
@@ -174,12 +174,12 @@ impl Network {
                 let padded = (0..rank).map(|axis| shape[axis] + amounts[axis] + amounts[rank + axis]).collect();
                 let pads: Vec<i64> = amounts.iter().map(|&amount| amount as i64).collect();
                 let pads = self.model.add_constant(main, "pads", Tensor::from_ints(&pads));
-                let value = (way % 3 == 0).then(|| self.number(0.25));
-                let mode = if way % 5 == 0 { "edge" } else { "constant" };
+                let value = way.is_multiple_of(3).then(|| self.number(0.25));
+                let mode = if way.is_multiple_of(5) { "edge" } else { "constant" };
                 let value = value.filter(|_| mode == "constant");
                 (self.model.append(main, &name, Pad { x, pads, value, axes: None, mode: mode.into() }), padded)
             }
-            12 | 13 | 14 => {
+            12..=14 => {
                 let mut perm: Vec<usize> = (0..rank).collect();
                 (1..rank).for_each(|end| perm.swap(end, (way / end) % (end + 1)));
                 let moved = perm.iter().map(|&axis| shape[axis]).collect();

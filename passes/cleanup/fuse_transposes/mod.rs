@@ -61,7 +61,7 @@ fn choose_layouts(model: &mut Model, shapes: Rc<Shapes>) -> Outcome {
     let mut known = Known::new(model, shapes);
     // What was looked at in vain.
     let mut seen: HashSet<(ValueId, Layout)> = HashSet::new();
-    while let Some(node) = work.pop() {
+    'search: while let Some(node) = work.pop() {
         for side in [Side::Behind, Side::Before] {
             let Some((value, layout)) = side.of(model, &known, node).filter(|start| !seen.contains(start)) else {
                 continue;
@@ -69,8 +69,17 @@ fn choose_layouts(model: &mut Model, shapes: Rc<Shapes>) -> Outcome {
             let region = Region::around(model, &known, value, layout);
             match region.choose(model, &known) {
                 Ok(choice) => {
-                    work.extend(region.apply(model, &mut known, &choice));
+                    let mut around: HashSet<NodeId> = region.transposes(model).collect();
+                    let before = total_cost(model, &known, &around);
+                    let made = region.apply(model, &mut known, &choice);
                     *outcome.applied.entry(REGION).or_default() += 1;
+                    around.extend(&made);
+                    if total_cost(model, &known, &around) >= before {
+                        // The cut takes Transposes for gone that stay, as those that nothing reads: with no gain to count
+                        // on, another choice could lead back here.
+                        break 'search;
+                    }
+                    work.extend(made);
                 }
                 Err(miss) => {
                     outcome.missed.insert((REGION, node), miss);
@@ -81,6 +90,16 @@ fn choose_layouts(model: &mut Model, shapes: Rc<Shapes>) -> Outcome {
     }
     outcome.missed.retain(|(_, node), _| model.is_live(*node));
     outcome
+}
+
+/// What those of `nodes` cost that are Transposes.
+fn total_cost(model: &Model, known: &Known, nodes: &HashSet<NodeId>) -> u64 {
+    let transposes = nodes.iter().filter(|&&node| model.is_live(node)).filter_map(|&node| {
+        let transpose: Transpose = model.view(node)?;
+        let layout = Layout::of(&transpose, known.rank(model, transpose.x))?;
+        Some(known.cost(model, transpose.x, &layout))
+    });
+    transposes.fold(0, u64::saturating_add)
 }
 
 /// Where a region may begin.

@@ -96,6 +96,16 @@ impl Region {
         self.nodes.insert(node, form);
     }
 
+    /// The Transposes that compute or read its values.
+    pub fn transposes(&self, model: &Model) -> impl Iterator<Item = NodeId> {
+        let producers = self.values.keys().filter_map(|&value| model.producer(value));
+        let readers = self.values.keys().flat_map(|&value| &model.value(value).uses).filter_map(|place| match *place {
+            Use::Node(reader, _) => Some(reader),
+            Use::Output(..) => None,
+        });
+        producers.chain(readers).filter(|&node| model.view::<Transpose>(node).is_some())
+    }
+
     /// Which nodes compute in the other layout where that costs least; none where nothing is cheaper than the model.
     pub fn choose(&self, model: &Model, known: &Known) -> Match<Choice> {
         const MODEL: Miss = Miss("no choice of layouts takes fewer Transposes");
