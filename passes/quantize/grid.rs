@@ -63,10 +63,10 @@ impl Grid {
 
     /// [`covering`](Grid::covering), where the least number is at most `low`.
     pub fn reaching(low: f32, high: f32, levels: Levels) -> Grid {
-        let grid = Grid::covering(low, high, levels, false);
-        let below = (-low.min(0.0) / grid.scale - 1e-3).ceil().clamp(0.0, 254.0);
-        let scale = grid.scale.max(high / (255.0 - below));
-        Grid { scale, zero_point: levels.lowest() + below as i32, levels }
+        let plain = Grid::covering(low, high, levels, false).scale;
+        let below = |scale: f32| (-low.min(0.0) / scale - 1e-3).ceil().clamp(0.0, 254.0);
+        let scale = plain.max(high / (255.0 - below(plain)));
+        Grid { scale, zero_point: levels.lowest() + below(scale) as i32, levels }
     }
 
     /// The grid on which x lies where gain·x + shift lies on this one: the same levels under other names.
