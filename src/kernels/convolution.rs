@@ -5,7 +5,8 @@ use super::epilogue::Output;
 use super::geometry::{Images, Rows, Window, Windows};
 use super::isa::Dispatch;
 use super::packing::Matrix;
-use super::product::{Destination, Input, Product};
+use super::product::{Destination, Product};
+use super::taps::Input;
 use super::terms::{Constants, InputQuantization, Parameters};
 
 /// What a convolution maps to what.
@@ -79,9 +80,11 @@ impl ConvolutionShape {
         mut output: Output,
     ) {
         let (inputs, outputs) = (self.in_channels / self.groups, self.out_channels / self.groups);
+        let widened =
+            products[0].reads_words(rows.taps()).then(|| input.iter().map(|&x| x.into()).collect::<Vec<i16>>());
         for (group, product) in products.iter().enumerate() {
             let terms = quantization.map(|quantization| product.terms().for_input(quantization));
-            let input = Input { values: input, offset: group * inputs, rows, count };
+            let input = Input { values: input, words: widened.as_deref(), offset: group * inputs, rows, count };
             let output = output.reborrow();
             let destination = Destination { output, residual, column: group * outputs, stride: self.out_channels };
             product.run(terms.as_ref().unwrap_or(product.terms()), &input, destination);

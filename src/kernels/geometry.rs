@@ -95,7 +95,7 @@ pub(super) struct Axis {
 }
 
 /// The offset of what lies outside of the image.
-const OUTSIDE: usize = usize::MAX;
+pub(super) const OUTSIDE: usize = usize::MAX;
 
 impl Axis {
     /// `source` gives the input coordinate that a tap of an output coordinate reads; `pitch` is the distance of inputs.

@@ -4,7 +4,8 @@ use super::epilogue::{Epilogue, Output};
 use super::geometry::Rows;
 use super::isa::Dispatch;
 use super::packing::Matrix;
-use super::product::{Destination, Input, Product};
+use super::product::{Destination, Product};
+use super::taps::Input;
 use super::terms::{Constants, InputQuantization, Parameters};
 
 /// The right operand of a product: depth x columns, or columns x depth where `transposed`.
@@ -102,7 +103,7 @@ impl MatMul {
         assert!(residual.is_none_or(|residual| residual.len() == output.len()), "elements of the residual");
         let rows = Rows::Matrix { stride: a.stride };
         let terms = quantization.map(|quantization| self.product.terms().for_input(quantization));
-        let input = Input { values: a.values, offset: 0, rows: &rows, count: a.rows };
+        let input = Input { values: a.values, words: None, offset: 0, rows: &rows, count: a.rows };
         let destination = Destination { output, residual, column: 0, stride: columns };
         self.product.run(terms.as_ref().unwrap_or(self.product.terms()), &input, destination);
     }
@@ -129,7 +130,7 @@ impl ActivationMatMul {
         let input = InputQuantization::of_zero_point(self.a_zero_point);
         let product = Product::new(self.dispatch, &matrix, may_saturate, constants, input);
         let rows = Rows::Matrix { stride: a.stride };
-        let input = Input { values: a.values, offset: 0, rows: &rows, count: a.rows };
+        let input = Input { values: a.values, words: None, offset: 0, rows: &rows, count: a.rows };
         let destination = Destination { output, residual: None, column: 0, stride: output_stride };
         product.run(product.terms(), &input, destination);
     }

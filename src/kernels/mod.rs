@@ -15,6 +15,10 @@ mod packing;
 mod terms;
 mod portable;
 mod threads;
+mod taps;
+mod kernel;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 mod product;
 mod depthwise;
 mod convolution;

@@ -116,8 +116,12 @@ impl Panels {
     }
 
     pub(super) fn words(matrix: &Matrix) -> Panels {
-        Panels::Words(pack::<i16, 2>(matrix, |w| w))
+        Panels::Words(pack_words(matrix))
     }
+}
+
+pub(super) fn pack_words(matrix: &Matrix) -> Aligned<i16> {
+    pack::<i16, 2>(matrix, |w| w)
 }
 
 /// Elements of a packed matrix.

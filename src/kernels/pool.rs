@@ -1,7 +1,7 @@
 //! Pooling over channels-last bytes.
 
 use super::epilogue::{Quantization, requantize};
-use super::geometry::{Images, Rows, Window, Windows};
+use super::geometry::{Images, OUTSIDE, Rows, Window, Windows};
 
 /// The largest byte of every window; padding never wins. `size` is that of the output: the window's own, or one more
 /// where ONNX's `ceil_mode` asks for it.
@@ -11,7 +11,7 @@ pub fn max_pool(window: &Window, images: &Images, size: [usize; 2], x: &[u8], ou
     each_window(window, images, size, |pixel, offsets| {
         let output = &mut output[pixel * channels..][..channels];
         output.fill(0);
-        for &offset in offsets.iter().filter(|&&offset| offset != usize::MAX) {
+        for &offset in offsets.iter().filter(|&&offset| offset != OUTSIDE) {
             for (y, &x) in output.iter_mut().zip(&x[offset..][..channels]) {
                 *y = x.max(*y);
             }
@@ -37,7 +37,7 @@ impl AveragePool {
         let mut sums = vec![0i32; channels];
         let [heights, widths] = [0, 1].map(|axis| self.counts(axis, images.size[axis], size[axis]));
         each_window(&self.window, images, size, |pixel, offsets| {
-            let inside = offsets.iter().filter(|&&offset| offset != usize::MAX);
+            let inside = offsets.iter().filter(|&&offset| offset != OUTSIDE);
             sums.fill(0);
             for &offset in inside.clone() {
                 accumulate(&mut sums, &x[offset..][..channels]);
@@ -101,7 +101,7 @@ fn each_window(window: &Window, images: &Images, size: [usize; 2], mut visit: im
     let rows = Rows::Windows(Windows::forward(window, images, size));
     let mut offsets = Vec::new();
     for pixel in 0..images.batch * size[0] * size[1] {
-        rows.fill(pixel..pixel + 1, |at| at, usize::MAX, &mut offsets);
+        rows.fill(pixel..pixel + 1, |at| at, OUTSIDE, &mut offsets);
         visit(pixel, &offsets);
     }
 }

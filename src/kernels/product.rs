@@ -1,19 +1,23 @@
 //! A matrix product with constant weights: the core of convolutions and MatMuls.
 //!
-//! The rows of the left operand are read where they are, through a table of taps (see [`Rows`]), in blocks that stay in
-//! the cache while all panels of weights pass by. Bias, requantization, clamp and residual belong to the tile, so no
-//! buffer of sums is ever written.
+//! The rows of the left operand are read where they are, through a table of taps, in blocks that stay in the cache while
+//! all panels of weights pass by. Bias, requantization, clamp and residual belong to the tile, so no buffer of sums is
+//! ever written.
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::epilogue::Output;
-use super::geometry::Rows;
-use super::isa::{Arithmetic, Dispatch, Isa};
+use super::isa::Dispatch;
+use super::kernel::Kernel;
 use super::packing::{Matrix, PANEL, Panels};
+use super::taps::{Copied, Input};
 use super::terms::{Constants, InputQuantization, Terms};
 use super::{portable, threads};
+#[cfg(target_arch = "x86_64")]
+use super::{taps::Taps, x86};
 
 /// Rows of a block.
 const BLOCK: usize = 96;
@@ -24,20 +28,6 @@ pub(super) struct Product {
     columns: usize,
     panels: Panels,
     terms: Terms,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kernel {
-    Portable { saturating: bool },
-}
-
-/// The left operand.
-pub(super) struct Input<'a> {
-    pub(super) values: &'a [u8],
-    /// Where the first channel of the group is.
-    pub(super) offset: usize,
-    pub(super) rows: &'a Rows,
-    pub(super) count: usize,
 }
 
 /// Where results go, and what is added to them: rows `stride` elements apart, starting at `column`.
@@ -51,8 +41,11 @@ pub(super) struct Destination<'a> {
 /// Buffers that outlive a call.
 #[derive(Default)]
 struct Scratch {
-    offsets: Vec<usize>,
-    gathered: Vec<u8>,
+    copied: Copied<u8>,
+    #[cfg(target_arch = "x86_64")]
+    bytes: Taps<u8>,
+    #[cfg(target_arch = "x86_64")]
+    words: Taps<i16>,
 }
 
 thread_local!(static SCRATCH: Cell<Scratch> = Cell::default());
@@ -66,16 +59,22 @@ impl Product {
         constants: Constants,
         input: InputQuantization,
     ) -> Product {
-        let kernel = Kernel::choose(dispatch, may_saturate);
-        let panels = match kernel {
-            Kernel::Portable { .. } => Panels::words(matrix),
-        };
-        let (depth, columns) = (matrix.depth, matrix.columns);
-        Product { kernel, depth, columns, panels, terms: Terms::new(constants, input) }
+        let terms = Terms::new(constants, input);
+        let kernel = Kernel::choose(dispatch, matrix, may_saturate, &terms);
+        Product { kernel, depth: matrix.depth, columns: matrix.columns, panels: kernel.pack(matrix), terms }
     }
 
     pub(super) fn terms(&self) -> &Terms {
         &self.terms
+    }
+
+    /// Whether its kernel reads taps of words in place, so that it pays to widen the whole input at once.
+    pub(super) fn reads_words(&self, taps: usize) -> bool {
+        match self.kernel {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2Words => taps > 1 && self.depth / taps % 2 == 0,
+            _ => false,
+        }
     }
 
     /// Computes all rows. The terms are its own, or made from them for another input.
@@ -86,8 +85,8 @@ impl Product {
         let task = |index: usize, output: Output| {
             let first = index * share;
             let residual = residual.map(|residual| &residual[first * stride..]);
-            let rows = share.min(input.count - first);
-            self.run_rows(terms, input, first, rows, Destination { output, residual, column, stride });
+            let rows = first..input.count.min(first + share);
+            self.run_rows(terms, input, rows, Destination { output, residual, column, stride });
         };
         match input.count {
             0 => {}
@@ -96,60 +95,63 @@ impl Product {
         }
     }
 
-    fn run_rows(&self, terms: &Terms, input: &Input, first: usize, count: usize, mut destination: Destination) {
+    fn run_rows(&self, terms: &Terms, input: &Input, rows: Range<usize>, mut to: Destination) {
         let mut scratch = SCRATCH.take();
-        for start in (0..count).step_by(BLOCK) {
-            let rows = BLOCK.min(count - start);
+        for start in rows.clone().step_by(BLOCK) {
+            let skipped = (start - rows.start) * to.stride + to.column;
             let block = Destination {
-                output: destination.output.reborrow().skip(start * destination.stride),
-                residual: destination.residual.map(|residual| &residual[start * destination.stride..]),
-                ..destination
+                output: to.output.reborrow().skip(skipped),
+                residual: to.residual.map(|residual| &residual[skipped..]),
+                ..to
             };
-            match (self.kernel, &self.panels) {
-                (Kernel::Portable { saturating }, Panels::Words(panels)) => {
-                    input.rows.fill(first + start..first + start + rows, |at| at, usize::MAX, &mut scratch.offsets);
-                    self.gather(terms, input, &mut scratch);
-                    self.portable(terms, &scratch.gathered, panels, saturating, block);
-                }
-                _ => unreachable!("weights are packed for their kernel"),
-            }
+            self.run_block(terms, input, start..rows.end.min(start + BLOCK), &mut scratch, block);
         }
         SCRATCH.set(scratch);
     }
 
-    /// Copies the taps of every row next to each other.
-    fn gather(&self, terms: &Terms, input: &Input, scratch: &mut Scratch) {
-        let taps = input.rows.taps();
-        let length = self.depth / taps;
-        let padded = self.depth.next_multiple_of(2);
-        scratch.gathered.clear();
-        scratch.gathered.resize(scratch.offsets.len() / taps * padded, 0);
-        for (row, offsets) in scratch.gathered.chunks_exact_mut(padded).zip(scratch.offsets.chunks_exact(taps)) {
-            for (to, &offset) in row.chunks_exact_mut(length).zip(offsets) {
-                match offset {
-                    usize::MAX => to.fill(terms.input.zero_point),
-                    offset => to.copy_from_slice(&input.values[input.offset + offset..][..length]),
-                }
+    /// `to` begins at the first row and column.
+    fn run_block(&self, terms: &Terms, input: &Input, rows: Range<usize>, scratch: &mut Scratch, to: Destination) {
+        let (depth, zero_point) = (self.depth, terms.input.zero_point);
+        match (self.kernel, &self.panels) {
+            (Kernel::Portable { saturating }, Panels::Words(panels)) => {
+                scratch.copied.copy(input, rows, depth, 2, zero_point);
+                self.portable(terms, &scratch.copied.rows, panels, saturating, to);
             }
+            #[cfg(target_arch = "x86_64")]
+            (Kernel::Avx2Bytes, Panels::Bytes(weights)) => {
+                scratch.bytes.find(input, Some(input.values), rows, depth, 4, zero_point);
+                let block = self.block(terms, &scratch.bytes, weights, to);
+                // SAFETY: the CPU has the kernel's instruction set, and the taps point to the input or the scratch.
+                unsafe { x86::multiply_avx2_bytes(block) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            (Kernel::Avx2Words, Panels::Words(weights)) => {
+                scratch.words.find(input, input.words, rows, depth, 2, zero_point);
+                let block = self.block(terms, &scratch.words, weights, to);
+                // SAFETY: as above.
+                unsafe { x86::multiply_avx2_words(block) }
+            }
+            _ => unreachable!("weights are packed for their kernel"),
         }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn block<'a, X, W>(
+        &self,
+        terms: &'a Terms,
+        taps: &'a Taps<X>,
+        weights: &'a [W],
+        destination: Destination<'a>,
+    ) -> x86::Block<'a, X, W> {
+        x86::Block { taps, weights, columns: self.columns, terms, starts: None, destination }
     }
 
     fn portable(&self, terms: &Terms, rows: &[u8], panels: &[i16], saturating: bool, mut to: Destination) {
         portable::multiply(rows, self.depth.next_multiple_of(2), panels, saturating, |row, panel, sums| {
             let first = panel * PANEL;
             let count = PANEL.min(self.columns - first);
-            let start = row * to.stride + to.column + first;
             let sums = sums[..count].iter().zip(&terms.bias[first..]).map(|(sum, bias)| sum.wrapping_add(*bias));
-            terms.epilogue.store(sums, first, to.residual, &mut to.output, start);
+            terms.epilogue.store(sums, first, to.residual, &mut to.output, row * to.stride + first);
         });
-    }
-}
-
-impl Kernel {
-    fn choose(dispatch: Dispatch, may_saturate: bool) -> Kernel {
-        let saturating = dispatch.arithmetic == Arithmetic::Saturating && may_saturate;
-        match dispatch.isa {
-            Isa::Portable | Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => Kernel::Portable { saturating },
-        }
     }
 }
