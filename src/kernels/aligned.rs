@@ -33,6 +33,13 @@ impl<T: Plain> Aligned<T> {
         self.lines.resize((length * size_of::<T>()).div_ceil(64), Line([0; 64]));
         self.length = length;
     }
+
+    /// Makes it at least that long; what it holds then is any.
+    pub(super) fn reserve(&mut self, length: usize) {
+        if self.length < length {
+            self.reset(length);
+        }
+    }
 }
 
 impl<T> Default for Aligned<T> {

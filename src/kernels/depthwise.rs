@@ -1,23 +1,16 @@
 //! Depthwise convolutions: every channel has a window of its own. They are exact in both arithmetics, as in ONNX Runtime.
 
-#[cfg(target_arch = "x86_64")]
 use std::cell::Cell;
 
 use rayon::prelude::*;
 
 use super::epilogue::Output;
-use super::geometry::{Images, OUTSIDE, Rows, Window, Windows};
+use super::geometry::{Images, Window};
 use super::isa::{Dispatch, Isa};
 use super::packing::Matrix;
 use super::terms::{Constants, InputQuantization, Parameters, Terms};
 #[cfg(target_arch = "x86_64")]
-use super::{
-    aligned::Aligned,
-    packing::pack_words,
-    product::Destination,
-    taps::{Input, Taps},
-    x86,
-};
+use super::{aligned::Aligned, x86};
 use super::{portable, threads};
 
 pub(super) struct Depthwise {
@@ -31,17 +24,29 @@ pub(super) struct Depthwise {
 enum Weights {
     /// Tap by tap.
     Portable(Vec<i16>),
-    /// Panels of words, with taps as depth.
     #[cfg(target_arch = "x86_64")]
     Avx2(Aligned<i16>),
 }
 
-/// Pixels whose taps are found at once.
-#[cfg(target_arch = "x86_64")]
-const BLOCK: usize = 64;
+/// One output line with all that is needed for it.
+struct Line<'a> {
+    /// For every row of the window the line of the image that it meets, if any.
+    rows: &'a [Option<&'a [u8]>],
+    terms: &'a Terms,
+    residual: Option<&'a [u8]>,
+    output: Output<'a>,
+}
 
-#[cfg(target_arch = "x86_64")]
-thread_local!(static TAPS: Cell<Taps<u8>> = Cell::default());
+/// Buffers that outlive a call.
+#[derive(Default)]
+struct Scratch {
+    sums: Vec<i32>,
+    padding: Vec<u8>,
+    #[cfg(target_arch = "x86_64")]
+    x86: x86::DepthwiseScratch,
+}
+
+thread_local!(static SCRATCH: Cell<Scratch> = Cell::default());
 
 impl Depthwise {
     /// Weights are [channels, 1, kernel height, kernel width].
@@ -56,7 +61,9 @@ impl Depthwise {
         };
         let weights = match dispatch.isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => Weights::Avx2(pack_words(&matrix)),
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => {
+                Weights::Avx2(x86::pack_depthwise_avx2(&matrix, window.kernel))
+            }
             _ => Weights::Portable((0..taps * channels).map(|i| weight(i / channels, i % channels)).collect()),
         };
         let input = InputQuantization::of_zero_point(parameters.x_zero_point);
@@ -69,88 +76,78 @@ impl Depthwise {
 
     pub(super) fn run(&self, terms: &Terms, images: &Images, x: &[u8], residual: Option<&[u8]>, output: Output) {
         assert_eq!(residual.is_some(), terms.epilogue.residual().is_some(), "a residual, but nothing to add it by");
-        let size = self.window.output_size(images.size);
-        let (lines, line) = (images.batch * size[0], size[1] * self.channels);
-        if lines * line == 0 {
+        let [height, width] = self.window.output_size(images.size);
+        let (lines, length) = (images.batch * height, width * self.channels);
+        if lines * length == 0 {
             return;
         }
-        let rows = Rows::Windows(Windows::forward(&self.window, images, size));
-        let share = threads::rows_per_task(lines, line * self.window.taps(), 1);
+        let share = threads::rows_per_task(lines, length * self.window.taps(), 1);
         let task = |index: usize, output: Output| {
-            let first = index * share * size[1];
-            let residual = residual.map(|residual| &residual[first * self.channels..]);
-            self.run_pixels(terms, x, &rows, first, residual, output);
+            let mut scratch = SCRATCH.take();
+            scratch.sums.resize(self.channels, 0);
+            scratch.padding.clear();
+            scratch.padding.resize(self.channels, terms.input.zero_point);
+            let mut rows = vec![None; self.window.kernel[0]];
+            for (line, output) in output.chunks(length).into_iter().enumerate() {
+                let line = index * share + line;
+                let residual = residual.map(|residual| &residual[line * length..][..length]);
+                self.find_rows(images, x, line / height, line % height, &mut rows);
+                self.run_line(Line { rows: &rows, terms, residual, output }, &mut scratch);
+            }
+            SCRATCH.set(scratch);
         };
         match lines <= share {
             true => task(0, output),
             false => {
-                output.chunks(share * line).into_par_iter().enumerate().for_each(|(index, part)| task(index, part))
+                output.chunks(share * length).into_par_iter().enumerate().for_each(|(index, part)| task(index, part))
             }
         }
     }
 
-    fn run_pixels(&self, terms: &Terms, x: &[u8], rows: &Rows, first: usize, residual: Option<&[u8]>, output: Output) {
+    fn find_rows<'a>(&self, images: &Images, x: &'a [u8], image: usize, line: usize, rows: &mut [Option<&'a [u8]>]) {
+        let [height, width] = images.size;
+        for (tap, row) in rows.iter_mut().enumerate() {
+            let padded = line * self.window.strides[0] + tap * self.window.dilations[0];
+            let y = padded.checked_sub(self.window.pads[0]).filter(|&y| y < height);
+            *row = y.map(|y| &x[(image * height + y) * width * self.channels..][..width * self.channels]);
+        }
+    }
+
+    fn run_line(&self, line: Line, scratch: &mut Scratch) {
         match &self.weights {
-            Weights::Portable(weights) => self.portable(weights, terms, x, rows, first, residual, output),
+            Weights::Portable(weights) => self.portable(weights, line, scratch),
             #[cfg(target_arch = "x86_64")]
             Weights::Avx2(weights) => {
-                let count = output.len() / self.channels;
-                let input = Input { values: x, words: None, offset: 0, rows, count: first + count };
-                self.each_block(terms, &input, first, residual, output, |taps, destination| {
-                    let channels = self.channels;
-                    let block = x86::Block { taps, weights, columns: channels, terms, starts: None, destination };
-                    // SAFETY: the CPU has AVX2, and the taps point to the input or the padding.
-                    unsafe { x86::depthwise_avx2(block) }
-                });
+                let Line { rows, terms, residual, output } = line;
+                let line = x86::DepthwiseLine {
+                    rows,
+                    window: &self.window,
+                    channels: self.channels,
+                    padding: &scratch.padding,
+                    weights,
+                    terms,
+                    residual,
+                    output,
+                    scratch: &mut scratch.x86,
+                };
+                // SAFETY: the CPU has the instruction set.
+                unsafe { x86::depthwise_avx2(line) }
             }
         }
     }
 
-    /// Finds the taps of some pixels after the other, each of one byte a channel.
-    #[cfg(target_arch = "x86_64")]
-    fn each_block(
-        &self,
-        terms: &Terms,
-        input: &Input,
-        first: usize,
-        residual: Option<&[u8]>,
-        mut output: Output,
-        run: impl Fn(&Taps<u8>, Destination),
-    ) {
-        let mut taps = TAPS.take();
-        for start in (first..input.count).step_by(BLOCK) {
-            let pixels = start..input.count.min(start + BLOCK);
-            let depth = self.channels * self.window.taps();
-            taps.find(input, Some(input.values), pixels, depth, 1, terms.input.zero_point);
-            let skipped = (start - first) * self.channels;
-            let output = output.reborrow().skip(skipped);
-            let residual = residual.map(|residual| &residual[skipped..]);
-            run(&taps, Destination { output, residual, column: 0, stride: self.channels });
-        }
-        TAPS.set(taps);
-    }
-
-    fn portable(
-        &self,
-        weights: &[i16],
-        terms: &Terms,
-        x: &[u8],
-        rows: &Rows,
-        first: usize,
-        residual: Option<&[u8]>,
-        mut output: Output,
-    ) {
-        let channels = self.channels;
-        let padding = vec![terms.input.zero_point; channels];
-        let (mut offsets, mut sums) = (Vec::new(), vec![0; channels]);
-        for pixel in 0..output.len() / channels {
-            rows.fill(first + pixel..first + pixel + 1, |at| at, OUTSIDE, &mut offsets);
-            sums.copy_from_slice(&terms.bias[..channels]);
-            for (&offset, weights) in offsets.iter().zip(weights.chunks_exact(channels)) {
-                let x = if offset == OUTSIDE { &padding } else { &x[offset..][..channels] };
-                portable::accumulate(&mut sums, x, weights);
+    fn portable(&self, weights: &[i16], mut line: Line, scratch: &mut Scratch) {
+        let (channels, [_, width]) = (self.channels, self.window.kernel);
+        for pixel in 0..line.output.len() / channels {
+            scratch.sums.copy_from_slice(&line.terms.bias[..channels]);
+            for (tap, weights) in weights.chunks_exact(channels).enumerate() {
+                let padded = pixel * self.window.strides[1] + tap % width * self.window.dilations[1];
+                let row = line.rows[tap / width].zip(padded.checked_sub(self.window.pads[1]));
+                let pixel = row.and_then(|(row, x)| row.get(x * channels..(x + 1) * channels));
+                portable::accumulate(&mut scratch.sums, pixel.unwrap_or(&scratch.padding), weights);
             }
-            terms.epilogue.store(sums.iter().copied(), 0, residual, &mut output, pixel * channels);
+            let sums = scratch.sums.iter().copied();
+            line.terms.epilogue.store(sums, 0, line.residual, &mut line.output, pixel * channels);
         }
     }
 }

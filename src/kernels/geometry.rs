@@ -80,15 +80,15 @@ pub(super) enum Rows {
 
 /// The windows over images: the offset of a tap is the sum of one from its row and one from its column.
 pub(super) struct Windows {
-    pub(super) axes: [Axis; 2],
+    axes: [Axis; 2],
     /// Elements of one image.
     image: usize,
 }
 
 /// For every output coordinate the input offset of each tap along one axis.
 pub(super) struct Axis {
-    pub(super) taps: usize,
-    pub(super) outputs: usize,
+    taps: usize,
+    outputs: usize,
     offsets: Vec<usize>,
     /// Whether all taps of an output coordinate lie in the image.
     inside: Vec<bool>,
@@ -106,7 +106,7 @@ impl Axis {
         Axis { taps, outputs, offsets, inside }
     }
 
-    pub(super) fn of(&self, output: usize) -> &[usize] {
+    fn of(&self, output: usize) -> &[usize] {
         &self.offsets[output * self.taps..][..self.taps]
     }
 }

@@ -116,12 +116,8 @@ impl Panels {
     }
 
     pub(super) fn words(matrix: &Matrix) -> Panels {
-        Panels::Words(pack_words(matrix))
+        Panels::Words(pack::<i16, 2>(matrix, |w| w))
     }
-}
-
-pub(super) fn pack_words(matrix: &Matrix) -> Aligned<i16> {
-    pack::<i16, 2>(matrix, |w| w)
 }
 
 /// Elements of a packed matrix.

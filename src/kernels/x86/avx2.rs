@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::depthwise::Interleave;
 use super::finish::ToBytes;
 use super::vector::{TILES_256, Tile, Vector};
 use crate::kernels::epilogue::Addition;
@@ -66,10 +67,23 @@ macro_rules! shared_methods {
     };
 }
 
-impl Words {
+impl Interleave for Words {
+    const PARTS: usize = 2;
+
     #[inline(always)]
-    pub(super) fn of(register: __m256i) -> Words {
-        Words(register)
+    unsafe fn interleave(rows: [*const u8; 4], valid: usize) -> [Self; 4] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (first, second) = (read_16(rows[0], valid), read_16(rows[1], valid));
+            let low = Words(_mm256_cvtepu8_epi16(_mm_unpacklo_epi8(first, second)));
+            let high = Words(_mm256_cvtepu8_epi16(_mm_unpackhi_epi8(first, second)));
+            [low, high, low, high]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn in_order(sums: [Self; 4]) -> [Self; 4] {
+        sums
     }
 }
 

@@ -1,7 +1,6 @@
 //! What a tile does with its sums, one row at a time.
 
 use super::Kernel;
-use super::tile::Job;
 use super::vector::Vector;
 use crate::kernels::epilogue::{Addition, Epilogue, Output};
 
@@ -81,14 +80,14 @@ impl AnyFinish {
     /// # Safety
     ///
     /// As for the kernel.
-    pub(super) unsafe fn run<K: Kernel>(self, kernel: &K, job: &Job<K::Activation, K::Weight>) {
+    pub(super) unsafe fn run<K: Kernel>(self, job: &K::Job) {
         // SAFETY: the caller's promise.
         unsafe {
             match self {
-                AnyFinish::Bytes(finish) => kernel.multiply(job, &finish),
-                AnyFinish::WithResidual(finish) => kernel.multiply(job, &finish),
-                AnyFinish::Floats(finish) => kernel.multiply(job, &finish),
-                AnyFinish::Integers(finish) => kernel.multiply(job, &finish),
+                AnyFinish::Bytes(finish) => K::run(job, &finish),
+                AnyFinish::WithResidual(finish) => K::run(job, &finish),
+                AnyFinish::Floats(finish) => K::run(job, &finish),
+                AnyFinish::Integers(finish) => K::run(job, &finish),
             }
         }
     }

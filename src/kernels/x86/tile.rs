@@ -5,14 +5,14 @@ use super::vector::Vector;
 use crate::kernels::packing::PANEL;
 
 /// A block of rows times all panels.
-pub(super) struct Job<X, W> {
+pub(super) struct Job<V: Vector> {
     /// For each row its taps.
-    pub(super) table: *const *const X,
+    pub(super) table: *const *const V::Activation,
     pub(super) rows: usize,
     pub(super) taps: usize,
     /// Elements of a tap: a multiple of the granule.
     pub(super) length: usize,
-    pub(super) weights: *const W,
+    pub(super) weights: *const V::Weight,
     pub(super) columns: usize,
     /// Filled up to a multiple of the widest tile.
     pub(super) bias: *const i32,
@@ -30,7 +30,7 @@ pub(super) struct Job<X, W> {
 /// are packed for that depth, bias and the constants of `finish` are filled up, and its output holds `columns` elements
 /// in each of `rows` rows that are `stride` apart.
 #[inline(always)]
-pub(super) unsafe fn multiply<V: Vector, F: Finish<V>>(job: &Job<V::Activation, V::Weight>, finish: &F) {
+pub(super) unsafe fn multiply<V: Vector, F: Finish<V>>(job: &Job<V>, finish: &F) {
     let panels = job.columns.div_ceil(PANEL);
     let widest = V::TILES.len();
     let mut panel = 0;
@@ -58,11 +58,7 @@ pub(super) unsafe fn multiply<V: Vector, F: Finish<V>>(job: &Job<V::Activation, 
 
 /// All rows of `N` registers of columns, in tiles of nearly equal height.
 #[inline(always)]
-unsafe fn group<V: Vector, F: Finish<V>, const N: usize>(
-    job: &Job<V::Activation, V::Weight>,
-    finish: &F,
-    panel: usize,
-) {
+unsafe fn group<V: Vector, F: Finish<V>, const N: usize>(job: &Job<V>, finish: &F, panel: usize) {
     let most = V::TILES[(N * V::LANES).div_ceil(PANEL) - 1].rows;
     let tiles = job.rows.div_ceil(most);
     let mut row = 0;
@@ -88,7 +84,7 @@ unsafe fn group<V: Vector, F: Finish<V>, const N: usize>(
 
 #[inline(always)]
 unsafe fn tile<V: Vector, F: Finish<V>, const N: usize, const R: usize>(
-    job: &Job<V::Activation, V::Weight>,
+    job: &Job<V>,
     finish: &F,
     panel: usize,
     row: usize,
