@@ -84,7 +84,8 @@ impl ConvolutionShape {
             products[0].reads_words(rows.taps()).then(|| input.iter().map(|&x| x.into()).collect::<Vec<i16>>());
         for (group, product) in products.iter().enumerate() {
             let terms = quantization.map(|quantization| product.terms().for_input(quantization));
-            let input = Input { values: input, words: widened.as_deref(), offset: group * inputs, rows, count };
+            let input =
+                Input { values: input, words: widened.as_deref(), offset: group * inputs, rows, count, starts: None };
             let output = output.reborrow();
             let destination = Destination { output, residual, column: group * outputs, stride: self.out_channels };
             product.run(terms.as_ref().unwrap_or(product.terms()), &input, destination);
@@ -118,7 +119,7 @@ impl Convolution {
         self.run_quantized(None, images, x, residual, output);
     }
 
-    /// With an input whose quantization is not that of the parameters.
+    /// With an input whose quantization is not that of the parameters; the epilogue does not requantize.
     pub fn run_dynamic(&self, quantization: InputQuantization, images: &Images, x: &[u8], output: Output) {
         self.run_quantized(Some(quantization), images, x, None, output);
     }

@@ -10,7 +10,7 @@ use super::isa::{Dispatch, Isa};
 use super::packing::Matrix;
 use super::terms::{Constants, InputQuantization, Parameters, Terms};
 #[cfg(target_arch = "x86_64")]
-use super::{aligned::Aligned, x86};
+use super::{aligned::Aligned, kernel::suits_vnni, x86};
 use super::{portable, threads};
 
 pub(super) struct Depthwise {
@@ -26,6 +26,14 @@ enum Weights {
     Portable(Vec<i16>),
     #[cfg(target_arch = "x86_64")]
     Avx2(Aligned<i16>),
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni(Aligned<i8>),
+    /// For 64 channels at a time.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni(Aligned<i8>),
+    /// For 32 channels at a time.
+    #[cfg(target_arch = "x86_64")]
+    Avx512VnniNarrow(Aligned<i8>),
 }
 
 /// One output line with all that is needed for it.
@@ -59,15 +67,25 @@ impl Depthwise {
             weight_sums: matrix.column_sums(),
             epilogue: parameters.epilogue.clone(),
         };
+        let terms = Terms::new(constants, InputQuantization::of_zero_point(parameters.x_zero_point));
         let weights = match dispatch.isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni if suits_vnni(&matrix, &terms) => {
+                Weights::AvxVnni(x86::pack_depthwise_narrow(&matrix, window.kernel))
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni if suits_vnni(&matrix, &terms) => match channels {
+                // Half of the last 64 channels would be empty.
+                1..=32 | 65..=96 => Weights::Avx512VnniNarrow(x86::pack_depthwise_narrow(&matrix, window.kernel)),
+                _ => Weights::Avx512Vnni(x86::pack_depthwise_wide(&matrix, window.kernel)),
+            },
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => {
                 Weights::Avx2(x86::pack_depthwise_avx2(&matrix, window.kernel))
             }
             _ => Weights::Portable((0..taps * channels).map(|i| weight(i / channels, i % channels)).collect()),
         };
-        let input = InputQuantization::of_zero_point(parameters.x_zero_point);
-        Depthwise { window, channels, weights, terms: Terms::new(constants, input) }
+        Depthwise { window, channels, weights, terms }
     }
 
     pub(super) fn terms(&self) -> &Terms {
@@ -114,25 +132,41 @@ impl Depthwise {
     }
 
     fn run_line(&self, line: Line, scratch: &mut Scratch) {
-        match &self.weights {
-            Weights::Portable(weights) => self.portable(weights, line, scratch),
-            #[cfg(target_arch = "x86_64")]
-            Weights::Avx2(weights) => {
-                let Line { rows, terms, residual, output } = line;
-                let line = x86::DepthwiseLine {
-                    rows,
-                    window: &self.window,
-                    channels: self.channels,
-                    padding: &scratch.padding,
-                    weights,
-                    terms,
-                    residual,
-                    output,
-                    scratch: &mut scratch.x86,
-                };
-                // SAFETY: the CPU has the instruction set.
-                unsafe { x86::depthwise_avx2(line) }
+        // SAFETY: the CPU has the instruction set that the weights are packed for.
+        unsafe {
+            match &self.weights {
+                Weights::Portable(weights) => self.portable(weights, line, scratch),
+                #[cfg(target_arch = "x86_64")]
+                Weights::Avx2(weights) => x86::depthwise_avx2(self.line(line, weights, scratch)),
+                #[cfg(target_arch = "x86_64")]
+                Weights::AvxVnni(weights) => x86::depthwise_avx_vnni(self.line(line, weights, scratch)),
+                #[cfg(target_arch = "x86_64")]
+                Weights::Avx512Vnni(weights) => x86::depthwise_avx512_vnni_wide(self.line(line, weights, scratch)),
+                #[cfg(target_arch = "x86_64")]
+                Weights::Avx512VnniNarrow(weights) => {
+                    x86::depthwise_avx512_vnni_narrow(self.line(line, weights, scratch))
+                }
             }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn line<'a, W>(
+        &'a self,
+        Line { rows, terms, residual, output }: Line<'a>,
+        weights: &'a [W],
+        scratch: &'a mut Scratch,
+    ) -> x86::DepthwiseLine<'a, W> {
+        x86::DepthwiseLine {
+            rows,
+            window: &self.window,
+            channels: self.channels,
+            padding: &scratch.padding,
+            weights,
+            terms,
+            residual,
+            output,
+            scratch: &mut scratch.x86,
         }
     }
 

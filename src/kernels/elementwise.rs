@@ -1,6 +1,7 @@
 //! Addition, multiplication and functions of one byte.
 
-use super::epilogue::{Addition, Quantization};
+use super::epilogue::{Addition, Quantization, requantize};
+use super::widest::widest;
 
 /// QLinearMul: clamp(round((a - zₐ) · (b - z_b) · ratio) + z, low, high), where ratio = a scale · b scale / y scale.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,7 +20,7 @@ pub struct Table(pub [u8; 256]);
 impl Addition {
     /// Operands are as long as the output or repeat: a scalar has length 1, a value a channel the length of the last axis.
     pub fn run(&self, a: &[u8], b: &[u8], output: &mut [u8]) {
-        zip_repeating(a, b, output, |a, b| self.byte(a, b));
+        widest(|| zip_repeating(a, b, output, |a, b| self.byte(a, b)));
     }
 }
 
@@ -30,16 +31,16 @@ impl Multiplication {
         Multiplication { ratio, zero_points, zero_point: y.zero_point, clamp: [0, 255] }
     }
 
-    #[inline]
+    #[inline(always)]
     fn byte(&self, a: u8, b: u8) -> u8 {
         let centered = |x: u8, zero_point: u8| i32::from(x) - i32::from(zero_point);
         let product = centered(a, self.zero_points[0]) * centered(b, self.zero_points[1]);
-        super::epilogue::requantize(product, self.ratio, self.zero_point, self.clamp)
+        requantize(product, self.ratio, self.zero_point, self.clamp)
     }
 
     /// Operands are as long as the output or repeat, as in an addition.
     pub fn run(&self, a: &[u8], b: &[u8], output: &mut [u8]) {
-        zip_repeating(a, b, output, |a, b| self.byte(a, b));
+        widest(|| zip_repeating(a, b, output, |a, b| self.byte(a, b)));
     }
 }
 
@@ -53,8 +54,16 @@ fn zip_repeating(a: &[u8], b: &[u8], output: &mut [u8], function: impl Fn(u8, u8
         assert!(!operand.is_empty() && output.len() % operand.len() == 0, "an operand that does not repeat evenly");
     }
     match (a, b) {
-        (&[a], b) => output.iter_mut().zip(b.iter().cycle()).for_each(|(y, &b)| *y = function(a, b)),
-        (a, &[b]) => output.iter_mut().zip(a.iter().cycle()).for_each(|(y, &a)| *y = function(a, b)),
+        (&[a], b) if b.len() == output.len() => {
+            for (y, &b) in output.iter_mut().zip(b) {
+                *y = function(a, b);
+            }
+        }
+        (a, &[b]) if a.len() == output.len() => {
+            for (y, &a) in output.iter_mut().zip(a) {
+                *y = function(a, b);
+            }
+        }
         (a, b) => {
             assert!(a.len() % period == 0 && b.len() % period == 0, "operands that do not repeat evenly");
             for (index, output) in output.chunks_exact_mut(period).enumerate() {

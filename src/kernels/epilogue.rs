@@ -68,10 +68,20 @@ impl Requantize {
 }
 
 /// The byte of a sum: clamping before the rounding gives the same, and never leaves the range of i32.
+#[inline(always)]
 pub(super) fn requantize(sum: i32, multiplier: f32, zero_point: u8, [low, high]: [u8; 2]) -> u8 {
-    let zero_point = f32::from(zero_point);
-    let (low, high) = (f32::from(low) - zero_point, f32::from(high) - zero_point);
-    ((sum as f32 * multiplier).max(low).min(high).round_ties_even() + zero_point) as u8
+    let zero_point = i32::from(zero_point);
+    let (low, high) = (i32::from(low) - zero_point, i32::from(high) - zero_point);
+    (round(sum as f32 * multiplier, low as f32, high as f32) + zero_point) as u8
+}
+
+/// Rounds what is clamped to `low..=high`, integers within ±2²⁴; what is not a number becomes `low`.
+#[inline(always)]
+pub(super) fn round(x: f32, low: f32, high: f32) -> i32 {
+    let clamped = if x > low { x } else { low };
+    let clamped = if clamped < high { clamped } else { high };
+    // SAFETY: a number within the bounds fits.
+    unsafe { clamped.round_ties_even().to_int_unchecked() }
 }
 
 impl Scale {
@@ -88,10 +98,10 @@ impl Addition {
         Addition { ratios, offset: f32::from(y.zero_point) - zeros, clamp: [0, 255] }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn byte(&self, a: u8, b: u8) -> u8 {
         let sum = f32::from(a) * self.ratios[0] + self.offset + f32::from(b) * self.ratios[1];
-        sum.max(f32::from(self.clamp[0])).min(f32::from(self.clamp[1])).round_ties_even() as u8
+        round(sum, self.clamp[0].into(), self.clamp[1].into()) as u8
     }
 }
 

@@ -2,11 +2,13 @@
 
 use super::epilogue::{Epilogue, Output};
 use super::geometry::Rows;
-use super::isa::Dispatch;
-use super::packing::Matrix;
+use super::isa::{Arithmetic, Dispatch};
+use super::kernel::Kernel;
+use super::packing::{Activations, Matrix, Panels};
 use super::product::{Destination, Product};
 use super::taps::Input;
-use super::terms::{Constants, InputQuantization, Parameters};
+use super::terms::{Constants, InputQuantization, Parameters, Terms};
+use super::widest::widest;
 
 /// The right operand of a product: depth x columns, or columns x depth where `transposed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +87,7 @@ impl MatMul {
         self.run_quantized(None, a, residual, output);
     }
 
-    /// With an input whose quantization is not that of the parameters.
+    /// With an input whose quantization is not that of the parameters; the epilogue does not requantize.
     pub fn run_dynamic(&self, quantization: InputQuantization, a: MatrixView, output: Output) {
         self.run_quantized(Some(quantization), a, None, output);
     }
@@ -103,7 +105,7 @@ impl MatMul {
         assert!(residual.is_none_or(|residual| residual.len() == output.len()), "elements of the residual");
         let rows = Rows::Matrix { stride: a.stride };
         let terms = quantization.map(|quantization| self.product.terms().for_input(quantization));
-        let input = Input { values: a.values, words: None, offset: 0, rows: &rows, count: a.rows };
+        let input = Input { values: a.values, words: None, offset: 0, rows: &rows, count: a.rows, starts: None };
         let destination = Destination { output, residual, column: 0, stride: columns };
         self.product.run(terms.as_ref().unwrap_or(self.product.terms()), &input, destination);
     }
@@ -120,18 +122,52 @@ impl ActivationMatMul {
         assert!(output_stride >= columns, "rows of the output overlap");
         let needed = a.rows.checked_sub(1).map_or(0, |above| above * output_stride + columns);
         assert!(output.len() >= needed, "elements of the output");
-        let at = |k: usize, column: usize| {
-            i16::from(b.values[self.shape.index(k, column, b.stride)]) - i16::from(self.b_zero_point)
-        };
-        let matrix = Matrix::new(depth, columns, at);
-        let constants =
-            Constants { bias: vec![0; columns], weight_sums: matrix.column_sums(), epilogue: self.epilogue.clone() };
-        let may_saturate = self.b_is_signed && self.b_zero_point == 128;
-        let input = InputQuantization::of_zero_point(self.a_zero_point);
-        let product = Product::new(self.dispatch, &matrix, may_saturate, constants, input);
+        let (product, starts) = self.pack(a, b);
         let rows = Rows::Matrix { stride: a.stride };
-        let input = Input { values: a.values, words: None, offset: 0, rows: &rows, count: a.rows };
+        let starts = starts.as_deref();
+        let input = Input { values: a.values, words: None, offset: 0, rows: &rows, count: a.rows, starts };
         let destination = Destination { output, residual: None, column: 0, stride: output_stride };
         product.run(product.terms(), &input, destination);
+    }
+
+    /// The product with b packed, and what the sums of each row start with.
+    fn pack(&self, a: MatrixView, b: MatrixView) -> (Product, Option<Vec<i32>>) {
+        let MatMulShape { depth, columns, transposed } = self.shape;
+        let saturating =
+            self.dispatch.arithmetic == Arithmetic::Saturating && self.b_is_signed && self.b_zero_point == 128;
+        // Σ |a|·|b| with both below 2⁸.
+        let largest = depth as f64 * 65536.0 * 2.0;
+        let bounded = match &self.epilogue {
+            Epilogue::Requantize(requantize) => {
+                requantize.multipliers.iter().all(|&m| m.abs() <= 0.99 || f64::from(m.abs()) * largest < 2e9)
+            }
+            _ => true,
+        };
+        let kernel = Kernel::of_activations(self.dispatch.isa, saturating, bounded);
+        let b = Activations { values: b.values, stride: b.stride, depth, columns, transposed };
+        let zero_point = self.b_zero_point;
+        let (panels, sums, moved) = match kernel.granule() {
+            2 => {
+                let (panels, sums) = widest(|| b.pack::<i16, 2>(|x| i16::from(x) - i16::from(zero_point)));
+                (Panels::Words(panels), sums, 0)
+            }
+            _ => {
+                // Bytes are b - 128, so z_b - 128 is still to be taken off.
+                let (panels, sums) = widest(|| b.pack::<i8, 4>(|x| (x ^ 0x80) as i8));
+                (Panels::Bytes(panels), sums, i32::from(zero_point) - 128)
+            }
+        };
+        // Σ (a - z_a)·(b' - m) = Σ a·b' - z_a·(Σ b' - depth·m) - m·Σ a, where b' is what is packed and m is `moved`.
+        let constants = Constants {
+            bias: vec![0; columns],
+            weight_sums: sums.iter().map(|sum| sum - depth as i32 * moved).collect(),
+            epilogue: self.epilogue.clone(),
+        };
+        let terms = Terms::new(constants, InputQuantization::of_zero_point(self.a_zero_point));
+        let starts = (moved != 0).then(|| {
+            let sum = |row: usize| a.values[row * a.stride..][..depth].iter().map(|&x| i32::from(x)).sum::<i32>();
+            widest(|| (0..a.rows).map(|row| -moved * sum(row)).collect())
+        });
+        (Product::packed(kernel, depth, columns, panels, terms), starts)
     }
 }

@@ -15,6 +15,7 @@ mod packing;
 mod terms;
 mod portable;
 mod threads;
+mod widest;
 mod taps;
 mod kernel;
 #[cfg(target_arch = "x86_64")]

@@ -139,3 +139,57 @@ fn pack<T: Plain, const GRANULE: usize>(matrix: &Matrix, narrow: impl Fn(i16) ->
     }
     packed
 }
+
+/// The right operand of a product of activations: depth x columns, or columns x depth where `transposed`, `stride` apart.
+#[derive(Clone, Copy)]
+pub(super) struct Activations<'a> {
+    pub(super) values: &'a [u8],
+    pub(super) stride: usize,
+    pub(super) depth: usize,
+    pub(super) columns: usize,
+    pub(super) transposed: bool,
+}
+
+impl Activations<'_> {
+    /// Packs what `narrow` makes of each byte, and sums it by column.
+    pub(super) fn pack<T: Plain + Default + Into<i32>, const GRANULE: usize>(
+        &self,
+        narrow: impl Fn(u8) -> T,
+    ) -> (Aligned<T>, Vec<i32>) {
+        let depth = self.depth.next_multiple_of(GRANULE);
+        let mut packed = Aligned::zeros(packed_length(self.depth, self.columns, GRANULE));
+        let mut sums = vec![0i32; self.columns];
+        match self.transposed {
+            true => {
+                for (column, sum) in sums.iter_mut().enumerate() {
+                    let row = &self.values[column * self.stride..][..self.depth];
+                    let panel = &mut packed[column / PANEL * depth * PANEL..][..depth * PANEL];
+                    for (granule, x) in panel.chunks_exact_mut(PANEL * GRANULE).zip(row.chunks(GRANULE)) {
+                        for (to, &x) in granule[column % PANEL * GRANULE..].iter_mut().zip(x) {
+                            *to = narrow(x);
+                            *sum += (*to).into();
+                        }
+                    }
+                }
+            }
+            false => {
+                for (index, (panel, sums)) in
+                    packed.chunks_exact_mut(depth * PANEL).zip(sums.chunks_mut(PANEL)).enumerate()
+                {
+                    for (group, granule) in panel.chunks_exact_mut(PANEL * GRANULE).enumerate() {
+                        for k in 0..GRANULE.min(self.depth - group * GRANULE) {
+                            let start = (group * GRANULE + k) * self.stride + index * PANEL;
+                            let row = &self.values[start..][..sums.len()];
+                            let to = granule[k..].iter_mut().step_by(GRANULE);
+                            for ((to, &x), sum) in to.zip(row).zip(sums.iter_mut()) {
+                                *to = narrow(x);
+                                *sum += (*to).into();
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        (packed, sums)
+    }
+}

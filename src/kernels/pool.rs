@@ -2,13 +2,14 @@
 
 use super::epilogue::{Quantization, requantize};
 use super::geometry::{Images, OUTSIDE, Rows, Window, Windows};
+use super::widest::widest;
 
 /// The largest byte of every window; padding never wins. `size` is that of the output: the window's own, or one more
 /// where ONNX's `ceil_mode` asks for it.
 pub fn max_pool(window: &Window, images: &Images, size: [usize; 2], x: &[u8], output: &mut [u8]) {
     check(images, size, x, output);
     let channels = images.channels;
-    each_window(window, images, size, |pixel, offsets| {
+    let pixel = |pixel: usize, offsets: &[usize]| {
         let output = &mut output[pixel * channels..][..channels];
         output.fill(0);
         for &offset in offsets.iter().filter(|&&offset| offset != OUTSIDE) {
@@ -16,7 +17,8 @@ pub fn max_pool(window: &Window, images: &Images, size: [usize; 2], x: &[u8], ou
                 *y = x.max(*y);
             }
         }
-    });
+    };
+    widest(|| each_window(window, images, size, pixel));
 }
 
 /// An average pooling with its requantization.
@@ -36,7 +38,7 @@ impl AveragePool {
         let channels = images.channels;
         let mut sums = vec![0i32; channels];
         let [heights, widths] = [0, 1].map(|axis| self.counts(axis, images.size[axis], size[axis]));
-        each_window(&self.window, images, size, |pixel, offsets| {
+        let pixel = |pixel: usize, offsets: &[usize]| {
             let inside = offsets.iter().filter(|&&offset| offset != OUTSIDE);
             sums.fill(0);
             for &offset in inside.clone() {
@@ -48,7 +50,8 @@ impl AveragePool {
                 false => read,
             };
             self.finish(&sums, read, counted, &mut output[pixel * channels..][..channels]);
-        });
+        };
+        widest(|| each_window(&self.window, images, size, pixel));
     }
 
     /// The mean of each channel of each image.
@@ -61,13 +64,18 @@ impl AveragePool {
             return;
         }
         let mut sums = vec![0i32; channels];
-        for (x, output) in x.chunks_exact(pixels * channels).zip(output.chunks_exact_mut(channels)) {
-            sums.fill(0);
-            x.chunks_exact(channels).for_each(|pixel| accumulate(&mut sums, pixel));
-            pool.finish(&sums, pixels, pixels, output);
-        }
+        widest(|| {
+            for (x, output) in x.chunks_exact(pixels * channels).zip(output.chunks_exact_mut(channels)) {
+                sums.fill(0);
+                for pixel in x.chunks_exact(channels) {
+                    accumulate(&mut sums, pixel);
+                }
+                pool.finish(&sums, pixels, pixels, output);
+            }
+        });
     }
 
+    #[inline(always)]
     fn finish(&self, sums: &[i32], read: usize, counted: usize, output: &mut [u8]) {
         let multiplier = self.x.scale / (self.y.scale * counted as f32);
         let zeros = i32::from(self.x.zero_point) * read as i32;
@@ -86,6 +94,7 @@ impl AveragePool {
     }
 }
 
+#[inline(always)]
 fn accumulate(sums: &mut [i32], x: &[u8]) {
     for (sum, &x) in sums.iter_mut().zip(x) {
         *sum += i32::from(x);
@@ -97,6 +106,7 @@ fn check(images: &Images, size: [usize; 2], x: &[u8], output: &[u8]) {
     assert_eq!(output.len(), images.batch * size[0] * size[1] * images.channels, "elements of the output");
 }
 
+#[inline(always)]
 fn each_window(window: &Window, images: &Images, size: [usize; 2], mut visit: impl FnMut(usize, &[usize])) {
     let rows = Rows::Windows(Windows::forward(window, images, size));
     let mut offsets = Vec::new();

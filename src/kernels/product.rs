@@ -64,6 +64,11 @@ impl Product {
         Product { kernel, depth: matrix.depth, columns: matrix.columns, panels: kernel.pack(matrix), terms }
     }
 
+    /// Of weights that are packed for the kernel.
+    pub(super) fn packed(kernel: Kernel, depth: usize, columns: usize, panels: Panels, terms: Terms) -> Product {
+        Product { kernel, depth, columns, panels, terms }
+    }
+
     pub(super) fn terms(&self) -> &Terms {
         &self.terms
     }
@@ -112,22 +117,30 @@ impl Product {
     /// `to` begins at the first row and column.
     fn run_block(&self, terms: &Terms, input: &Input, rows: Range<usize>, scratch: &mut Scratch, to: Destination) {
         let (depth, zero_point) = (self.depth, terms.input.zero_point);
+        #[cfg(target_arch = "x86_64")]
+        let starts = input.starts.map(|starts| &starts[rows.clone()]);
         match (self.kernel, &self.panels) {
             (Kernel::Portable { saturating }, Panels::Words(panels)) => {
                 scratch.copied.copy(input, rows, depth, 2, zero_point);
                 self.portable(terms, &scratch.copied.rows, panels, saturating, to);
             }
             #[cfg(target_arch = "x86_64")]
-            (Kernel::Avx2Bytes, Panels::Bytes(weights)) => {
+            (kernel @ (Kernel::Avx2Bytes | Kernel::AvxVnni | Kernel::Avx512Vnni), Panels::Bytes(weights)) => {
                 scratch.bytes.find(input, Some(input.values), rows, depth, 4, zero_point);
-                let block = self.block(terms, &scratch.bytes, weights, to);
+                let block = self.block(terms, &scratch.bytes, weights, starts, to);
                 // SAFETY: the CPU has the kernel's instruction set, and the taps point to the input or the scratch.
-                unsafe { x86::multiply_avx2_bytes(block) }
+                unsafe {
+                    match kernel {
+                        Kernel::AvxVnni => x86::multiply_avx_vnni(block),
+                        Kernel::Avx512Vnni => x86::multiply_avx512_vnni(block),
+                        _ => x86::multiply_avx2_bytes(block),
+                    }
+                }
             }
             #[cfg(target_arch = "x86_64")]
             (Kernel::Avx2Words, Panels::Words(weights)) => {
                 scratch.words.find(input, input.words, rows, depth, 2, zero_point);
-                let block = self.block(terms, &scratch.words, weights, to);
+                let block = self.block(terms, &scratch.words, weights, starts, to);
                 // SAFETY: as above.
                 unsafe { x86::multiply_avx2_words(block) }
             }
@@ -141,9 +154,10 @@ impl Product {
         terms: &'a Terms,
         taps: &'a Taps<X>,
         weights: &'a [W],
+        starts: Option<&'a [i32]>,
         destination: Destination<'a>,
     ) -> x86::Block<'a, X, W> {
-        x86::Block { taps, weights, columns: self.columns, terms, starts: None, destination }
+        x86::Block { taps, weights, columns: self.columns, terms, starts, destination }
     }
 
     fn portable(&self, terms: &Terms, rows: &[u8], panels: &[i16], saturating: bool, mut to: Destination) {

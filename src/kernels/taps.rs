@@ -20,6 +20,8 @@ pub(super) struct Input<'a> {
     pub(super) offset: usize,
     pub(super) rows: &'a Rows,
     pub(super) count: usize,
+    /// What the sums of each row start with besides the bias, if the kernel asks for it.
+    pub(super) starts: Option<&'a [i32]>,
 }
 
 /// Pointers to the taps of some rows, and the memory of those that were copied.

@@ -62,6 +62,8 @@ impl Terms {
     }
 
     pub(super) fn for_input(&self, input: InputQuantization) -> Terms {
+        // The kernel was chosen for the multipliers that it has.
+        assert!(!matches!(self.epilogue, Epilogue::Requantize(_)), "a requantization for another input");
         Terms::new(self.constants.clone(), input)
     }
 }

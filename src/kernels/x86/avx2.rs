@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::depthwise::Interleave;
 use super::finish::ToBytes;
-use super::vector::{TILES_256, Tile, Vector};
+use super::vector::{TALLEST_256, Vector};
 use crate::kernels::epilogue::Addition;
 
 /// Sums of products of bytes whose pairs saturate.
@@ -19,7 +19,7 @@ pub(super) struct Words(__m256i);
 macro_rules! shared_methods {
     ($x:ty, $w:ty) => {
         const LANES: usize = 8;
-        const TILES: &'static [Tile] = TILES_256;
+        const TALLEST: &'static [usize] = TALLEST_256;
         type Activation = $x;
         type Weight = $w;
 
@@ -66,6 +66,7 @@ macro_rules! shared_methods {
         }
     };
 }
+pub(super) use shared_methods;
 
 impl Interleave for Words {
     const PARTS: usize = 2;

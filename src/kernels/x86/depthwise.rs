@@ -44,19 +44,49 @@ pub(super) struct Line<V: Interleave> {
     /// [block][column][group of rows][part][lane][granule]
     pub(super) weights: *const V::Weight,
     pub(super) bias: *const i32,
-    /// For [`PART`] pixels: see [`buffer_length`].
-    pub(super) buffer: *mut V,
+    /// For the columns of a part: see [`columns_length`].
+    pub(super) columns: *mut V,
+    /// For the sums of a part: see [`sums_length`].
+    pub(super) sums: *mut V,
+}
+
+/// Neighbouring pixels of a line, and the block of channels.
+#[derive(Clone, Copy)]
+pub(super) struct Part {
+    first: usize,
+    count: usize,
+    channel: usize,
 }
 
 /// Pixels whose columns are in the buffer at once.
-const PART: usize = 32;
+const PIXELS: usize = 32;
 
 /// Pixels that share the weights.
 const SHARING: usize = 4;
 
-/// Registers of the buffer.
-pub(super) fn buffer_length<V: Interleave>(kernel: [usize; 2], stride: usize, dilation: usize) -> usize {
-    ((PART - 1) * stride + (kernel[1] - 1) * dilation + 1) * kernel[0].div_ceil(V::GRANULE) * V::PARTS
+/// The functions of an instruction set, compiled with its features.
+pub(super) trait Kernel {
+    type Vector: Interleave;
+
+    /// # Safety
+    ///
+    /// As for [`sum`].
+    unsafe fn sum(line: &Line<Self::Vector>, part: Part);
+
+    /// # Safety
+    ///
+    /// As for [`finish_pixels`].
+    unsafe fn finish<F: Finish<Self::Vector>>(finish: &F, line: &Line<Self::Vector>, part: Part);
+}
+
+/// Registers of the columns of a part.
+pub(super) fn columns_length<V: Interleave>(kernel: [usize; 2], stride: usize, dilation: usize) -> usize {
+    ((PIXELS - 1) * stride + (kernel[1] - 1) * dilation + 1) * kernel[0].div_ceil(V::GRANULE) * V::PARTS
+}
+
+/// Registers of the sums of a part.
+pub(super) fn sums_length<V: Interleave>() -> usize {
+    PIXELS * V::PARTS
 }
 
 /// Which channel of its block is in a lane, counted over the parts.
@@ -69,72 +99,79 @@ pub(super) fn channel_of_lane<V: Interleave>(index: usize) -> usize {
     }
 }
 
-/// Computes a line, with `PARTS` as in the trait.
+/// Computes a line.
 ///
 /// # Safety
 ///
 /// The CPU has the instruction set. Rows hold `width` pixels of `channels` bytes; weights, bias and the constants of
 /// `finish` are there for whole blocks; the output of `finish` holds `pixels` rows of `channels` elements.
+pub(super) unsafe fn convolve<K: Kernel, F: Finish<K::Vector>>(line: &Line<K::Vector>, finish: &F) {
+    let block = K::Vector::PARTS * K::Vector::LANES;
+    for first in (0..line.pixels).step_by(PIXELS) {
+        for channel in (0..line.channels).step_by(block) {
+            let part = Part { first, count: PIXELS.min(line.pixels - first), channel };
+            // SAFETY: the caller's promise.
+            unsafe {
+                K::sum(line, part);
+                K::finish(finish, line, part);
+            }
+        }
+    }
+}
+
+/// Sums a part, with `PARTS` as in the trait.
+///
+/// # Safety
+///
+/// As for [`convolve`].
 #[inline(always)]
-pub(super) unsafe fn line<V: Interleave, F: Finish<V>, const PARTS: usize>(line: &Line<V>, finish: &F) {
+pub(super) unsafe fn sum<V: Interleave, const PARTS: usize>(line: &Line<V>, part: Part) {
     // The usual windows as constants, so that their loops are unrolled.
     // SAFETY: the caller's promise.
     unsafe {
         match (line.kernel, line.dilation, line.stride) {
-            ([3, 3], 1, 1) => blocks::<V, F, PARTS, 3, 1>(line, finish),
-            ([3, 3], 1, 2) => blocks::<V, F, PARTS, 3, 2>(line, finish),
-            ([5, 5], 1, 1) => blocks::<V, F, PARTS, 5, 1>(line, finish),
-            ([5, 5], 1, 2) => blocks::<V, F, PARTS, 5, 2>(line, finish),
-            _ => blocks::<V, F, PARTS, 0, 0>(line, finish),
+            ([3, 3], 1, 1) => sum_part::<V, PARTS, 3, 1>(line, part),
+            ([3, 3], 1, 2) => sum_part::<V, PARTS, 3, 2>(line, part),
+            ([5, 5], 1, 1) => sum_part::<V, PARTS, 5, 1>(line, part),
+            _ => sum_part::<V, PARTS, 0, 0>(line, part),
         }
     }
 }
 
 /// `KERNEL` and `STRIDE`: those of a square window without dilation, or zero for any.
 #[inline(always)]
-unsafe fn blocks<V: Interleave, F: Finish<V>, const PARTS: usize, const KERNEL: usize, const STRIDE: usize>(
+unsafe fn sum_part<V: Interleave, const PARTS: usize, const KERNEL: usize, const STRIDE: usize>(
     line: &Line<V>,
-    finish: &F,
+    part: Part,
 ) {
     let block = PARTS * V::LANES;
-    let mut first = 0;
-    while first < line.pixels {
-        let count = (line.pixels - first).min(PART);
-        let mut channel = 0;
-        while channel < line.channels {
-            // SAFETY: the caller's promise.
-            unsafe {
-                if line.channels - channel >= block {
-                    fill::<V, PARTS, KERNEL, STRIDE>(line, first, count, channel, block);
-                } else {
-                    fill::<V, PARTS, KERNEL, STRIDE>(line, first, count, channel, line.channels - channel);
-                }
-                let mut pixel = first;
-                while pixel + SHARING <= first + count {
-                    pixels::<V, F, PARTS, KERNEL, STRIDE, SHARING>(line, finish, channel, first, pixel);
-                    pixel += SHARING;
-                }
-                while pixel < first + count {
-                    pixels::<V, F, PARTS, KERNEL, STRIDE, 1>(line, finish, channel, first, pixel);
-                    pixel += 1;
-                }
-            }
-            channel += block;
+    // SAFETY: the caller's promise.
+    unsafe {
+        match line.channels - part.channel >= block {
+            true => fill::<V, PARTS, KERNEL, STRIDE>(line, part, block),
+            false => fill::<V, PARTS, KERNEL, STRIDE>(line, part, line.channels - part.channel),
         }
-        first += count;
+        let mut pixel = 0;
+        while pixel + SHARING <= part.count {
+            sum_pixels::<V, PARTS, KERNEL, STRIDE, SHARING>(line, part, pixel);
+            pixel += SHARING;
+        }
+        while pixel < part.count {
+            sum_pixels::<V, PARTS, KERNEL, STRIDE, 1>(line, part, pixel);
+            pixel += 1;
+        }
     }
 }
 
-/// Interleaves the columns of `count` pixels from `first` on.
+/// Interleaves the columns of a part.
 #[inline(always)]
 unsafe fn fill<V: Interleave, const PARTS: usize, const KERNEL: usize, const STRIDE: usize>(
     line: &Line<V>,
-    first: usize,
-    count: usize,
-    channel: usize,
+    part: Part,
     valid: usize,
 ) {
     let ([height, width], stride, dilation) = geometry::<V, KERNEL, STRIDE>(line);
+    let Part { first, count, channel } = part;
     let start = first * stride;
     let end = (first + count - 1) * stride + (width - 1) * dilation + 1;
     let inside = line.left.clamp(start, end)..(line.left + line.width).clamp(start, end);
@@ -142,9 +179,8 @@ unsafe fn fill<V: Interleave, const PARTS: usize, const KERNEL: usize, const STR
     for group in 0..groups {
         // SAFETY: rows that are not null hold all columns inside; a padding is as long as a pixel.
         unsafe {
-            let padding = line.padding.add(channel);
-            let to = line.buffer.add(group * PARTS);
-            let mut taps = [padding; 4];
+            let mut taps = [line.padding.add(channel); 4];
+            let to = line.columns.add(group * PARTS);
             let outside = V::interleave(taps, valid);
             for column in (start..inside.start).chain(inside.end..end) {
                 write::<V, PARTS>(to.add((column - start) * groups * PARTS), outside);
@@ -153,7 +189,8 @@ unsafe fn fill<V: Interleave, const PARTS: usize, const KERNEL: usize, const STR
             for i in 0..V::GRANULE.min(height - group * V::GRANULE) {
                 let row = *line.rows.add(group * V::GRANULE + i);
                 if !row.is_null() {
-                    taps[i] = row.wrapping_add(inside.start.wrapping_sub(line.left) * line.channels + channel);
+                    let offset = inside.start.wrapping_sub(line.left).wrapping_mul(line.channels);
+                    taps[i] = row.wrapping_add(offset).wrapping_add(channel);
                     steps[i] = line.channels;
                 }
             }
@@ -186,58 +223,71 @@ fn geometry<V: Interleave, const KERNEL: usize, const STRIDE: usize>(line: &Line
     }
 }
 
-/// Sums and finishes `P` neighbours of the part that begins at pixel `first`.
+/// Sums `P` neighbours of a part from its pixel `pixel` on.
 #[inline(always)]
-unsafe fn pixels<
-    V: Interleave,
-    F: Finish<V>,
-    const PARTS: usize,
-    const KERNEL: usize,
-    const STRIDE: usize,
-    const P: usize,
->(
+unsafe fn sum_pixels<V: Interleave, const PARTS: usize, const KERNEL: usize, const STRIDE: usize, const P: usize>(
     line: &Line<V>,
-    finish: &F,
-    channel: usize,
-    first: usize,
+    part: Part,
     pixel: usize,
 ) {
     let ([height, width], stride, dilation) = geometry::<V, KERNEL, STRIDE>(line);
     let groups = height.div_ceil(V::GRANULE);
-    let step = V::LANES * V::GRANULE;
     // SAFETY: the caller's promise; the columns are in the buffer.
     unsafe {
-        let mut weights = line.weights.add(channel * width * groups * V::GRANULE);
-        let mut sums = [[V::splat(0); 4]; P];
-        for part in 0..PARTS {
-            let bias = V::load(line.bias.add(channel + part * V::LANES));
-            for sums in &mut sums {
-                sums[part] = bias;
+        let mut weights = line.weights.add(part.channel * width * groups * V::GRANULE);
+        let mut sums = [[V::splat(0); PARTS]; P];
+        for i in 0..PARTS {
+            let bias = V::load(line.bias.add(part.channel + i * V::LANES));
+            for p in 0..P {
+                sums[p][i] = bias;
             }
         }
-        let columns = line.buffer.add((pixel - first) * stride * groups * PARTS);
+        let columns = line.columns.add(pixel * stride * groups * PARTS);
         for column in 0..width {
             for group in 0..groups {
-                for part in 0..PARTS {
+                for i in 0..PARTS {
                     let w = V::weights(weights);
-                    weights = weights.add(step);
+                    weights = weights.add(V::LANES * V::GRANULE);
                     for p in 0..P {
-                        let at = (p * stride + column * dilation) * groups * PARTS + group * PARTS + part;
-                        sums[p][part] = sums[p][part].dot(*columns.add(at), w);
+                        let at = (p * stride + column * dilation) * groups * PARTS + group * PARTS + i;
+                        sums[p][i] = sums[p][i].dot(*columns.add(at), w);
                     }
                 }
             }
         }
-        let valid = (line.channels - channel).min(PARTS * V::LANES);
-        macro_rules! finish {
-            ($($p:literal)*) => { $(if $p < P {
-                let at = (pixel + $p) * line.channels + channel;
-                let sums = V::in_order(sums[$p % P]);
-                let mut row = [sums[0]; PARTS];
-                row.copy_from_slice(&sums[..PARTS]);
-                finish.row(row, channel, at, valid);
-            })* };
+        for p in 0..P {
+            for i in 0..PARTS {
+                line.sums.add((pixel + p) * PARTS + i).write(sums[p][i]);
+            }
         }
-        finish!(0 1 2 3);
+    }
+}
+
+/// Finishes the pixels of a part, with `PARTS` as in the trait.
+///
+/// # Safety
+///
+/// As for [`convolve`]; the line holds the sums of the part.
+#[inline(always)]
+pub(super) unsafe fn finish_pixels<V: Interleave, F: Finish<V>, const PARTS: usize>(
+    finish: &F,
+    line: &Line<V>,
+    part: Part,
+) {
+    let valid = (line.channels - part.channel).min(PARTS * V::LANES);
+    for pixel in 0..part.count {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut sums = [V::splat(0); 4];
+            for i in 0..PARTS {
+                sums[i] = *line.sums.add(pixel * PARTS + i);
+            }
+            let ordered = V::in_order(sums);
+            let mut row = [ordered[0]; PARTS];
+            for i in 0..PARTS {
+                row[i] = ordered[i];
+            }
+            finish.row(row, part.channel, (part.first + pixel) * line.channels + part.channel, valid);
+        }
     }
 }

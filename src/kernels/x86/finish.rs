@@ -1,7 +1,7 @@
 //! What a tile does with its sums, one row at a time.
 
-use super::Kernel;
 use super::vector::Vector;
+use super::{depthwise, tile};
 use crate::kernels::epilogue::{Addition, Epilogue, Output};
 
 /// Writes the sums of one row of a tile.
@@ -27,25 +27,18 @@ pub(super) struct ToBytes<const RESIDUAL: bool> {
     pub(super) output: *mut u8,
 }
 
+/// Scaled sums, or sums as they are.
 #[derive(Clone, Copy)]
-pub(super) struct ToFloats {
-    scales: *const f32,
-    bias: *const f32,
-    clamp: [f32; 2],
-    output: *mut f32,
-}
-
-#[derive(Clone, Copy)]
-pub(super) struct ToIntegers {
-    output: *mut i32,
+pub(super) enum ToWords {
+    Floats { scales: *const f32, bias: *const f32, clamp: [f32; 2], output: *mut f32 },
+    Integers { output: *mut i32 },
 }
 
 /// The finish of an epilogue with its output.
 pub(super) enum AnyFinish {
     Bytes(ToBytes<false>),
     WithResidual(ToBytes<true>),
-    Floats(ToFloats),
-    Integers(ToIntegers),
+    Words(ToWords),
 }
 
 impl AnyFinish {
@@ -66,28 +59,43 @@ impl AnyFinish {
                     _ => AnyFinish::Bytes(bytes),
                 }
             }
-            (Epilogue::Scale(scale), Output::F32(output)) => AnyFinish::Floats(ToFloats {
+            (Epilogue::Scale(scale), Output::F32(output)) => AnyFinish::Words(ToWords::Floats {
                 scales: scale.scales.as_ptr(),
                 bias: scale.bias.as_ptr(),
                 clamp: scale.clamp,
                 output: output.as_mut_ptr(),
             }),
-            (Epilogue::Integer, Output::I32(output)) => AnyFinish::Integers(ToIntegers { output: output.as_mut_ptr() }),
+            (Epilogue::Integer, Output::I32(output)) => {
+                AnyFinish::Words(ToWords::Integers { output: output.as_mut_ptr() })
+            }
             _ => panic!("the output is not of the type that the epilogue makes"),
         }
     }
 
     /// # Safety
     ///
-    /// As for the kernel.
-    pub(super) unsafe fn run<K: Kernel>(self, job: &K::Job) {
+    /// As for [`tile::multiply`].
+    pub(super) unsafe fn multiply<K: tile::Kernel>(self, job: &tile::Job<K::Vector>) {
         // SAFETY: the caller's promise.
         unsafe {
             match self {
-                AnyFinish::Bytes(finish) => K::run(job, &finish),
-                AnyFinish::WithResidual(finish) => K::run(job, &finish),
-                AnyFinish::Floats(finish) => K::run(job, &finish),
-                AnyFinish::Integers(finish) => K::run(job, &finish),
+                AnyFinish::Bytes(finish) => tile::multiply::<K, _>(job, &finish),
+                AnyFinish::WithResidual(finish) => tile::multiply::<K, _>(job, &finish),
+                AnyFinish::Words(finish) => tile::multiply::<K, _>(job, &finish),
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`depthwise::convolve`].
+    pub(super) unsafe fn convolve<K: depthwise::Kernel>(self, line: &depthwise::Line<K::Vector>) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self {
+                AnyFinish::Bytes(finish) => depthwise::convolve::<K, _>(line, &finish),
+                AnyFinish::WithResidual(finish) => depthwise::convolve::<K, _>(line, &finish),
+                AnyFinish::Words(finish) => depthwise::convolve::<K, _>(line, &finish),
             }
         }
     }
@@ -128,23 +136,22 @@ macro_rules! write_registers {
     };
 }
 
-impl<V: Vector> Finish<V> for ToFloats {
+impl<V: Vector> Finish<V> for ToWords {
     #[inline(always)]
     unsafe fn row<const N: usize>(&self, sums: [V; N], column: usize, at: usize, valid: usize) {
         // SAFETY: registers that are not wholly valid go to a buffer of 16 elements, at least as long as a register.
         unsafe {
-            write_registers!(sums, valid, f32, self.output.add(at), |i, to| {
-                let at = column + i * V::LANES;
-                sums[i].finish_floats(self.scales.add(at), self.bias.add(at), self.clamp, to)
-            });
+            match *self {
+                ToWords::Floats { scales, bias, clamp, output } => {
+                    write_registers!(sums, valid, f32, output.add(at), |i, to| {
+                        let at = column + i * V::LANES;
+                        sums[i].finish_floats(scales.add(at), bias.add(at), clamp, to)
+                    });
+                }
+                ToWords::Integers { output } => {
+                    write_registers!(sums, valid, i32, output.add(at), |i, to| sums[i].store(to));
+                }
+            }
         }
-    }
-}
-
-impl<V: Vector> Finish<V> for ToIntegers {
-    #[inline(always)]
-    unsafe fn row<const N: usize>(&self, sums: [V; N], _: usize, at: usize, valid: usize) {
-        // SAFETY: as above.
-        unsafe { write_registers!(sums, valid, i32, self.output.add(at), |i, to| sums[i].store(to)) }
     }
 }

@@ -5,6 +5,7 @@ mod depthwise;
 mod finish;
 mod tile;
 mod vector;
+mod vnni;
 
 use super::aligned::{Aligned, Plain};
 use super::epilogue::Output;
@@ -13,9 +14,9 @@ use super::packing::{Matrix, PANEL};
 use super::product::Destination;
 use super::taps::{Element, Taps};
 use super::terms::Terms;
-use depthwise::{Interleave, Line};
+use depthwise::{Interleave, Line, Part};
 use finish::{AnyFinish, Finish};
-use tile::Job;
+use tile::{Job, Place};
 use vector::Vector;
 
 /// A block of rows times all panels of weights.
@@ -51,17 +52,6 @@ pub(super) struct DepthwiseScratch {
     buffer: Aligned<i8>,
 }
 
-/// A function over a job with the features of an instruction set.
-trait Kernel {
-    type Vector: Vector;
-    type Job;
-
-    /// # Safety
-    ///
-    /// As for the function: [`tile::multiply`] or [`depthwise::line`].
-    unsafe fn run<F: Finish<Self::Vector>>(job: &Self::Job, finish: &F);
-}
-
 impl<'a, X: Element, W> Block<'a, X, W> {
     /// Checks all lengths and runs the kernel.
     ///
@@ -71,7 +61,7 @@ impl<'a, X: Element, W> Block<'a, X, W> {
     unsafe fn run<K, V>(self)
     where
         V: Vector<Activation = X, Weight = W>,
-        K: Kernel<Vector = V, Job = Job<V>>,
+        K: tile::Kernel<Vector = V>,
     {
         let Block { taps, weights, columns, terms, starts, destination } = self;
         let Destination { output, residual, stride, .. } = destination;
@@ -98,7 +88,7 @@ impl<'a, X: Element, W> Block<'a, X, W> {
             stride,
         };
         // SAFETY: the caller's promise, and lengths as checked; terms are filled up to the widest tile.
-        unsafe { AnyFinish::new(&terms.epilogue, residual, output).run::<K>(&job) }
+        unsafe { AnyFinish::new(&terms.epilogue, residual, output).multiply::<K>(&job) }
     }
 }
 
@@ -111,7 +101,7 @@ impl<W> DepthwiseLine<'_, W> {
     unsafe fn run<K, V>(self)
     where
         V: Interleave<Weight = W>,
-        K: Kernel<Vector = V, Job = Line<V>>,
+        K: depthwise::Kernel<Vector = V>,
     {
         let DepthwiseLine { rows, window, channels, padding, weights, terms, residual, output, scratch } = self;
         let (kernel, stride, dilation) = (window.kernel, window.strides[1], window.dilations[1]);
@@ -125,7 +115,8 @@ impl<W> DepthwiseLine<'_, W> {
         assert_eq!(weights.len(), length, "weights of another window");
         scratch.rows.clear();
         scratch.rows.extend(rows.iter().map(|row| row.map_or(std::ptr::null(), <[u8]>::as_ptr)));
-        scratch.buffer.reserve(depthwise::buffer_length::<V>(kernel, stride, dilation) * size_of::<V>());
+        let columns = depthwise::columns_length::<V>(kernel, stride, dilation) * size_of::<V>();
+        scratch.buffer.reserve(columns + depthwise::sums_length::<V>() * size_of::<V>());
         let job = Line {
             rows: scratch.rows.as_ptr(),
             kernel,
@@ -138,10 +129,11 @@ impl<W> DepthwiseLine<'_, W> {
             pixels: output.len() / channels,
             weights: weights.as_ptr(),
             bias: terms.bias.as_ptr(),
-            buffer: scratch.buffer.as_mut_ptr().cast(),
+            columns: scratch.buffer.as_mut_ptr().cast(),
+            sums: scratch.buffer[columns..].as_mut_ptr().cast(),
         };
         // SAFETY: the caller's promise, and lengths as checked; terms are filled up to the widest tile.
-        unsafe { AnyFinish::new(&terms.epilogue, residual, output).run::<K>(&job) }
+        unsafe { AnyFinish::new(&terms.epilogue, residual, output).convolve::<K>(&job) }
     }
 }
 
@@ -171,49 +163,130 @@ fn pack_depthwise<V: Interleave, W: Plain>(matrix: &Matrix, kernel: [usize; 2], 
     packed
 }
 
-/// Kernels, each with the function that runs it.
-macro_rules! kernels {
-    ($($(#[$doc:meta])* $run:ident($argument:ty) = $kernel:ident, $vector:ty, $job:ty, $features:literal, $function:expr;)*) => {$(
-        struct $kernel;
-
-        impl Kernel for $kernel {
-            type Vector = $vector;
-            type Job = $job;
-
-            unsafe fn run<F: Finish<$vector>>(job: &$job, finish: &F) {
-                #[target_feature(enable = $features)]
-                unsafe fn run<F: Finish<$vector>>(job: &$job, finish: &F) {
-                    // SAFETY: the caller's promise.
-                    unsafe { $function(job, finish) }
-                }
-                // SAFETY: the caller's promise.
-                unsafe { run(job, finish) }
-            }
-        }
-
+/// An instruction set's functions, and the one that runs them on a block.
+macro_rules! multiply {
+    ($(#[$doc:meta])* $run:ident($x:ty, $w:ty), $vector:ty, $features:literal) => {
         $(#[$doc])*
         ///
         /// # Safety
         ///
-        /// The CPU has the instruction set, and what taps point to is still there.
-        pub(super) unsafe fn $run(argument: $argument) {
+        /// The CPU has the instruction set, and what the taps point to is still there.
+        pub(super) unsafe fn $run(block: Block<$x, $w>) {
+            struct Features;
+
+            impl tile::Kernel for Features {
+                type Vector = $vector;
+
+                unsafe fn sum(job: &Job<$vector>, place: Place, to: *mut i32) {
+                    #[target_feature(enable = $features)]
+                    unsafe fn sum(job: &Job<$vector>, place: Place, to: *mut i32) {
+                        // SAFETY: the caller's promise.
+                        unsafe { tile::sum(job, place, to) }
+                    }
+                    // SAFETY: the caller's promise.
+                    unsafe { sum(job, place, to) }
+                }
+
+                unsafe fn finish<F: Finish<$vector>>(finish: &F, job: &Job<$vector>, place: Place, from: *const i32) {
+                    #[target_feature(enable = $features)]
+                    unsafe fn rows<F: Finish<$vector>>(finish: &F, job: &Job<$vector>, place: Place, from: *const i32) {
+                        // SAFETY: the caller's promise.
+                        unsafe { tile::finish_rows(finish, job, place, from) }
+                    }
+                    // SAFETY: the caller's promise.
+                    unsafe { rows(finish, job, place, from) }
+                }
+            }
             // SAFETY: the caller's promise.
-            unsafe { argument.run::<$kernel, $vector>() }
+            unsafe { block.run::<Features, $vector>() }
         }
-    )*};
+    };
 }
 
-kernels! {
+/// The same for a line of a depthwise convolution; `$parts` is the vector's.
+macro_rules! depthwise {
+    ($(#[$doc:meta])* $run:ident($w:ty), $vector:ty, $parts:literal, $features:literal) => {
+        $(#[$doc])*
+        ///
+        /// # Safety
+        ///
+        /// The CPU has the instruction set.
+        pub(super) unsafe fn $run(line: DepthwiseLine<$w>) {
+            struct Features;
+
+            impl depthwise::Kernel for Features {
+                type Vector = $vector;
+
+                unsafe fn sum(line: &Line<$vector>, part: Part) {
+                    #[target_feature(enable = $features)]
+                    unsafe fn sum(line: &Line<$vector>, part: Part) {
+                        // SAFETY: the caller's promise.
+                        unsafe { depthwise::sum::<$vector, $parts>(line, part) }
+                    }
+                    // SAFETY: the caller's promise.
+                    unsafe { sum(line, part) }
+                }
+
+                unsafe fn finish<F: Finish<$vector>>(finish: &F, line: &Line<$vector>, part: Part) {
+                    #[target_feature(enable = $features)]
+                    unsafe fn pixels<F: Finish<$vector>>(finish: &F, line: &Line<$vector>, part: Part) {
+                        // SAFETY: the caller's promise.
+                        unsafe { depthwise::finish_pixels::<$vector, F, $parts>(finish, line, part) }
+                    }
+                    // SAFETY: the caller's promise.
+                    unsafe { pixels(finish, line, part) }
+                }
+            }
+            // SAFETY: the caller's promise.
+            unsafe { line.run::<Features, $vector>() }
+        }
+    };
+}
+
+multiply! {
     /// Bytes with pairs that saturate, by AVX2.
-    multiply_avx2_bytes(Block<u8, i8>) = Avx2Bytes, avx2::Bytes, Job<avx2::Bytes>, "avx2,fma", tile::multiply;
+    multiply_avx2_bytes(u8, i8), avx2::Bytes, "avx2,fma"
+}
+multiply! {
     /// Words, by AVX2.
-    multiply_avx2_words(Block<i16, i16>) = Avx2Words, avx2::Words, Job<avx2::Words>, "avx2,fma", tile::multiply;
-    /// A line of a depthwise convolution, by AVX2.
-    depthwise_avx2(DepthwiseLine<i16>) = Avx2Depthwise, avx2::Words, Line<avx2::Words>, "avx2,fma",
-        depthwise::line::<_, _, 2>;
+    multiply_avx2_words(i16, i16), avx2::Words, "avx2,fma"
+}
+multiply! {
+    /// Bytes, by AVX-VNNI.
+    multiply_avx_vnni(u8, i8), vnni::Vex, "avx2,fma,avxvnni"
+}
+multiply! {
+    /// Bytes, by AVX-512 VNNI.
+    multiply_avx512_vnni(u8, i8), vnni::Wide, "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni"
+}
+depthwise! {
+    /// Pairs of taps as words, by AVX2.
+    depthwise_avx2(i16), avx2::Words, 2, "avx2,fma"
+}
+depthwise! {
+    /// Fours of taps, by AVX-VNNI.
+    depthwise_avx_vnni(i8), vnni::Vex, 4, "avx2,fma,avxvnni"
+}
+depthwise! {
+    /// Fours of taps of 64 channels at a time, by AVX-512 VNNI.
+    depthwise_avx512_vnni_wide(i8), vnni::Wide, 4, "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni"
+}
+depthwise! {
+    /// Fours of taps of 32 channels at a time, by AVX-512 VNNI.
+    depthwise_avx512_vnni_narrow(i8), vnni::Evex, 4, "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni"
 }
 
 /// The weights of a depthwise convolution for [`depthwise_avx2`].
 pub(super) fn pack_depthwise_avx2(matrix: &Matrix, kernel: [usize; 2]) -> Aligned<i16> {
     pack_depthwise::<avx2::Words, i16>(matrix, kernel, |w| w)
+}
+
+/// The weights of a depthwise convolution for [`depthwise_avx_vnni`] and [`depthwise_avx512_vnni_narrow`].
+pub(super) fn pack_depthwise_narrow(matrix: &Matrix, kernel: [usize; 2]) -> Aligned<i8> {
+    pack_depthwise::<vnni::Vex, i8>(matrix, kernel, |w| w as i8)
+}
+
+/// The weights of a depthwise convolution for [`depthwise_avx512_vnni_wide`].
+pub(super) fn pack_depthwise_wide(matrix: &Matrix, kernel: [usize; 2]) -> Aligned<i8> {
+    pack_depthwise::<vnni::Wide, i8>(matrix, kernel, |w| w as i8)
 }

@@ -1,4 +1,7 @@
-//! The tile: some rows by some panels of sums, kept in registers from the bias to the finished result.
+//! The tile: some rows by some panels of sums, kept in registers from the bias to the last product.
+//!
+//! A finished tile goes to a small buffer, from which its rows are finished one by one. So the loops over the depth do not
+//! multiply with the kinds of results, and they are few enough to be quick to compile.
 
 use super::finish::Finish;
 use super::vector::Vector;
@@ -22,104 +25,157 @@ pub(super) struct Job<V: Vector> {
     pub(super) stride: usize,
 }
 
+/// Where a tile lies in its block.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) panel: usize,
+    /// At most [`WIDEST`].
+    pub(super) panels: usize,
+    pub(super) row: usize,
+    /// At most [`TALLEST`].
+    pub(super) rows: usize,
+}
+
+/// The largest tile.
+const WIDEST: usize = 4;
+const TALLEST: usize = 8;
+
+#[repr(align(64))]
+struct Buffer([i32; TALLEST * WIDEST * PANEL]);
+
+/// The functions of an instruction set, compiled with its features.
+pub(super) trait Kernel {
+    type Vector: Vector;
+
+    /// # Safety
+    ///
+    /// As for [`sum`].
+    unsafe fn sum(job: &Job<Self::Vector>, place: Place, to: *mut i32);
+
+    /// # Safety
+    ///
+    /// As for [`finish_rows`].
+    unsafe fn finish<F: Finish<Self::Vector>>(finish: &F, job: &Job<Self::Vector>, place: Place, from: *const i32);
+}
+
 /// All panels, in tiles as wide as the instruction set likes.
 ///
 /// # Safety
 ///
-/// The CPU has the instruction set of `V`. The table has `rows · taps` pointers to `length` readable elements; weights
-/// are packed for that depth, bias and the constants of `finish` are filled up, and its output holds `columns` elements
-/// in each of `rows` rows that are `stride` apart.
-#[inline(always)]
-pub(super) unsafe fn multiply<V: Vector, F: Finish<V>>(job: &Job<V>, finish: &F) {
-    let panels = job.columns.div_ceil(PANEL);
-    let widest = V::TILES.len();
+/// The CPU has the instruction set of `K`. The table has `rows · taps` pointers to `length` readable elements; weights are
+/// packed for that depth, bias and the constants of `finish` are filled up, and its output holds `columns` elements in
+/// each of `rows` rows that are `stride` apart.
+pub(super) unsafe fn multiply<K: Kernel, F: Finish<K::Vector>>(job: &Job<K::Vector>, finish: &F) {
+    let mut buffer = Buffer([0; TALLEST * WIDEST * PANEL]);
+    let all = job.columns.div_ceil(PANEL);
+    let widest = K::Vector::TALLEST.len();
     let mut panel = 0;
-    while panel < panels {
+    while panel < all {
         // Wide tiles read the rows less often: threes where they leave no rest, or else as many as there are.
-        let width = match panels - panel {
+        let panels = match all - panel {
             left if left <= widest => left,
             left if widest > 3 && left % 3 == 0 => 3,
             _ => widest,
         };
-        // SAFETY: the caller's promise; the panels exist. A register has 8 or 16 lanes.
-        unsafe {
-            match (width, PANEL / V::LANES) {
-                (1, 1) => group::<V, F, 1>(job, finish, panel),
-                (1, _) => group::<V, F, 2>(job, finish, panel),
-                (2, _) if widest >= 2 => group::<V, F, 2>(job, finish, panel),
-                (3, _) if widest >= 3 => group::<V, F, 3>(job, finish, panel),
-                _ if widest >= 4 => group::<V, F, 4>(job, finish, panel),
-                _ => std::hint::unreachable_unchecked(),
+        let mut row = 0;
+        while row < job.rows {
+            let rows = height(job.rows - row, K::Vector::TALLEST[panels - 1]);
+            let place = Place { panel, panels, row, rows };
+            // SAFETY: the caller's promise; the tile is one of those that `sum` knows, and fits the buffer.
+            unsafe {
+                K::sum(job, place, buffer.0.as_mut_ptr());
+                K::finish(finish, job, place, buffer.0.as_ptr());
             }
+            row += rows;
         }
-        panel += width;
+        panel += panels;
     }
 }
 
-/// All rows of `N` registers of columns, in tiles of nearly equal height.
+/// The rows of the next tile: the largest of 1, 2, 4, 6, 8 that there are, within the tallest.
+fn height(left: usize, tallest: usize) -> usize {
+    match left.min(tallest) {
+        1 => 1,
+        2 | 3 => 2,
+        4 | 5 => 4,
+        6 | 7 => 6,
+        _ => 8,
+    }
+}
+
+/// Sums a tile of 1, 2, 4, 6 or 8 rows, and writes them row by row.
+///
+/// # Safety
+///
+/// As for [`multiply`]; the tile lies in the block, is not taller than [`Vector::TALLEST`] says, and fits `to`.
 #[inline(always)]
-unsafe fn group<V: Vector, F: Finish<V>, const N: usize>(job: &Job<V>, finish: &F, panel: usize) {
-    let most = V::TILES[(N * V::LANES).div_ceil(PANEL) - 1].rows;
-    let tiles = job.rows.div_ceil(most);
-    let mut row = 0;
-    for index in 0..tiles {
-        let height = (job.rows - row).div_ceil(tiles - index);
-        // SAFETY: the caller's promise; the height is at most that of the table of tiles, which ends at 8.
-        unsafe {
-            match height {
-                1 => tile::<V, F, N, 1>(job, finish, panel, row),
-                2 => tile::<V, F, N, 2>(job, finish, panel, row),
-                3 => tile::<V, F, N, 3>(job, finish, panel, row),
-                4 => tile::<V, F, N, 4>(job, finish, panel, row),
-                5 => tile::<V, F, N, 5>(job, finish, panel, row),
-                6 => tile::<V, F, N, 6>(job, finish, panel, row),
-                7 if most >= 7 => tile::<V, F, N, 7>(job, finish, panel, row),
-                8 if most >= 8 => tile::<V, F, N, 8>(job, finish, panel, row),
-                _ => std::hint::unreachable_unchecked(),
-            }
+pub(super) unsafe fn sum<V: Vector>(job: &Job<V>, place: Place, to: *mut i32) {
+    let widest = V::TALLEST.len();
+    // SAFETY: the caller's promise. A panel has one or two registers.
+    unsafe {
+        match place.panels * PANEL / V::LANES {
+            1 => sum_rows::<V, 1>(job, place, to),
+            2 => sum_rows::<V, 2>(job, place, to),
+            3 if widest >= 3 => sum_rows::<V, 3>(job, place, to),
+            4 if widest >= 4 => sum_rows::<V, 4>(job, place, to),
+            _ => std::hint::unreachable_unchecked(),
         }
-        row += height;
     }
 }
 
 #[inline(always)]
-unsafe fn tile<V: Vector, F: Finish<V>, const N: usize, const R: usize>(
-    job: &Job<V>,
-    finish: &F,
-    panel: usize,
-    row: usize,
-) {
-    let (column, step) = (panel * PANEL, PANEL * V::GRANULE);
+unsafe fn sum_rows<V: Vector, const N: usize>(job: &Job<V>, place: Place, to: *mut i32) {
+    // A register more than a panel needs is of no use.
+    if N * V::LANES < PANEL {
+        return;
+    }
+    let tallest = V::TALLEST[N * V::LANES / PANEL - 1];
+    // SAFETY: the caller's promise.
+    unsafe {
+        match place.rows {
+            1 => sum_tile::<V, N, 1>(job, place, to),
+            2 => sum_tile::<V, N, 2>(job, place, to),
+            4 => sum_tile::<V, N, 4>(job, place, to),
+            6 => sum_tile::<V, N, 6>(job, place, to),
+            8 if tallest >= 8 => sum_tile::<V, N, 8>(job, place, to),
+            _ => std::hint::unreachable_unchecked(),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn sum_tile<V: Vector, const N: usize, const R: usize>(job: &Job<V>, place: Place, to: *mut i32) {
+    let Place { panel, row, .. } = place;
     let panel_length = job.taps * job.length * PANEL;
     // SAFETY: rows, panels and constants exist as the caller promises.
     unsafe {
         let mut sums = [[V::splat(0); N]; R];
         for n in 0..N {
-            let bias = V::load(job.bias.add(column + n * V::LANES));
-            for sums in &mut sums {
-                sums[n] = bias;
+            let bias = V::load(job.bias.add(panel * PANEL + n * V::LANES));
+            for r in 0..R {
+                sums[r][n] = bias;
             }
         }
         if !job.starts.is_null() {
-            for (r, sums) in sums.iter_mut().enumerate() {
+            for r in 0..R {
                 let start = V::splat(*job.starts.add(row + r));
-                for sum in sums {
-                    *sum = sum.add(start);
+                for n in 0..N {
+                    sums[r][n] = sums[r][n].add(start);
                 }
             }
         }
         let mut weights = job.weights.add(panel * panel_length);
         for tap in 0..job.taps {
             let mut x = [std::ptr::null(); R];
-            for (r, x) in x.iter_mut().enumerate() {
-                *x = *job.table.add((row + r) * job.taps + tap);
+            for r in 0..R {
+                x[r] = *job.table.add((row + r) * job.taps + tap);
             }
             let mut k = 0;
             while k < job.length {
                 let mut w = [V::splat(0); N];
-                for (n, w) in w.iter_mut().enumerate() {
+                for n in 0..N {
                     let lane = n * V::LANES;
-                    *w = V::weights(weights.add(lane / PANEL * panel_length + lane % PANEL * V::GRANULE));
+                    w[n] = V::weights(weights.add(lane / PANEL * panel_length + lane % PANEL * V::GRANULE));
                 }
                 for r in 0..R {
                     let x = V::broadcast(x[r].add(k));
@@ -127,17 +183,54 @@ unsafe fn tile<V: Vector, F: Finish<V>, const N: usize, const R: usize>(
                         sums[r][n] = sums[r][n].dot(x, w[n]);
                     }
                 }
-                weights = weights.add(step);
+                weights = weights.add(PANEL * V::GRANULE);
                 k += V::GRANULE;
             }
         }
-        let valid = (job.columns - column).min(N * V::LANES);
-        // Written out: if LLVM does not unroll a loop over rows, the sums live in memory, inside the loop over K too.
-        macro_rules! rows {
-            ($($r:literal)*) => { $(if $r < R {
-                finish.row(sums[$r % R], column, (row + $r) * job.stride + column, valid);
-            })* };
+        for r in 0..R {
+            for n in 0..N {
+                sums[r][n].store(to.add((r * N + n) * V::LANES));
+            }
         }
-        rows!(0 1 2 3 4 5 6 7);
+    }
+}
+
+/// Finishes the rows of a tile.
+///
+/// # Safety
+///
+/// As for [`multiply`]; `from` holds the sums of the tile.
+#[inline(always)]
+pub(super) unsafe fn finish_rows<V: Vector, F: Finish<V>>(finish: &F, job: &Job<V>, place: Place, from: *const i32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match place.panels * PANEL / V::LANES {
+            1 => finish_row::<V, F, 1>(finish, job, place, from),
+            2 => finish_row::<V, F, 2>(finish, job, place, from),
+            3 if V::TALLEST.len() >= 3 => finish_row::<V, F, 3>(finish, job, place, from),
+            4 if V::TALLEST.len() >= 4 => finish_row::<V, F, 4>(finish, job, place, from),
+            _ => std::hint::unreachable_unchecked(),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn finish_row<V: Vector, F: Finish<V>, const N: usize>(
+    finish: &F,
+    job: &Job<V>,
+    place: Place,
+    from: *const i32,
+) {
+    let column = place.panel * PANEL;
+    let valid = (job.columns - column).min(N * V::LANES);
+    for r in 0..place.rows {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut sums = [V::splat(0); N];
+            for n in 0..N {
+                sums[n] = V::load(from.add((r * N + n) * V::LANES));
+            }
+            finish.row(sums, column, (place.row + r) * job.stride + column, valid);
+        }
     }
 }

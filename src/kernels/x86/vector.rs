@@ -14,8 +14,8 @@ pub(super) trait Vector: Copy {
     const LANES: usize;
     /// Elements of the depth in one lane: four bytes or two words.
     const GRANULE: usize;
-    /// Rows and registers of its largest tiles, by the number of panels that they take (up to four).
-    const TILES: &'static [Tile];
+    /// The most rows of a tile, for every number of panels that it may take.
+    const TALLEST: &'static [usize];
     type Activation: Copy;
     type Weight: Copy;
 
@@ -44,21 +44,8 @@ pub(super) trait Vector: Copy {
     unsafe fn store(self, output: *mut i32);
 }
 
-/// The shape of a tile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Tile {
-    pub(super) panels: usize,
-    /// The largest number of rows.
-    pub(super) rows: usize,
-}
+/// 256 bits: 6 x 16 sums in 12 of 16 registers.
+pub(super) const TALLEST_256: &[usize] = &[6];
 
-/// The tile of 256-bit registers: 6 x 16 sums in 12 of 16 registers.
-pub(super) const TILES_256: &[Tile] = &[Tile { panels: 1, rows: 6 }];
-
-/// The tiles of 512-bit registers: at least 8 sums are under way wherever rows suffice, and at most 24 of 32 registers.
-pub(super) const TILES_512: &[Tile] = &[
-    Tile { panels: 1, rows: 8 },
-    Tile { panels: 2, rows: 8 },
-    Tile { panels: 3, rows: 8 },
-    Tile { panels: 4, rows: 6 },
-];
+/// 512 bits: at least 8 sums are under way wherever rows suffice, and at most 24 of 32 registers.
+pub(super) const TALLEST_512: &[usize] = &[8, 8, 8, 6];
