@@ -32,7 +32,7 @@ pub struct TransposedConvolution {
 }
 
 enum Body {
-    Depthwise(Depthwise),
+    Depthwise(Box<Depthwise>),
     /// One a group.
     Products(Vec<Product>),
 }
@@ -100,7 +100,7 @@ impl Convolution {
         let (inputs, taps) = (shape.in_channels / shape.groups, shape.window.taps());
         let depthwise = shape.groups > 1 && shape.groups == shape.in_channels && shape.groups == shape.out_channels;
         let body = match depthwise {
-            true => Body::Depthwise(Depthwise::new(dispatch, shape.window, shape.groups, parameters)),
+            true => Body::Depthwise(Box::new(Depthwise::new(dispatch, shape.window, shape.groups, parameters))),
             false => Body::Products(
                 shape.products(dispatch, parameters, |output, input, tap| (output * inputs + input) * taps + tap),
             ),

@@ -51,7 +51,10 @@ fn zip_repeating(a: &[u8], b: &[u8], output: &mut [u8], function: impl Fn(u8, u8
         return;
     }
     for operand in [a, b] {
-        assert!(!operand.is_empty() && output.len() % operand.len() == 0, "an operand that does not repeat evenly");
+        assert!(
+            !operand.is_empty() && output.len().is_multiple_of(operand.len()),
+            "an operand that does not repeat evenly"
+        );
     }
     match (a, b) {
         (&[a], b) if b.len() == output.len() => {

@@ -77,7 +77,7 @@ impl Product {
     pub(super) fn reads_words(&self, taps: usize) -> bool {
         match self.kernel {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Avx2Words => taps > 1 && self.depth / taps % 2 == 0,
+            Kernel::Avx2Words => taps > 1 && (self.depth / taps).is_multiple_of(2),
             _ => false,
         }
     }

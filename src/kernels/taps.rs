@@ -69,7 +69,7 @@ impl<T: Element> Taps<T> {
         zero_point: u8,
     ) {
         let length = depth / input.rows.taps();
-        if let Some(values) = values.filter(|_| length % granule == 0) {
+        if let Some(values) = values.filter(|_| length.is_multiple_of(granule)) {
             (self.count, self.length) = (input.rows.taps(), length);
             self.padding.clear();
             self.padding.resize(length, T::from(zero_point));

@@ -284,9 +284,7 @@ pub(super) unsafe fn finish_pixels<V: Interleave, F: Finish<V>, const PARTS: usi
             }
             let ordered = V::in_order(sums);
             let mut row = [ordered[0]; PARTS];
-            for i in 0..PARTS {
-                row[i] = ordered[i];
-            }
+            row.copy_from_slice(&ordered[..PARTS]);
             finish.row(row, part.channel, (part.first + pixel) * line.channels + part.channel, valid);
         }
     }
