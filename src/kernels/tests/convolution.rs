@@ -45,7 +45,7 @@ impl Case {
     }
 
     fn data(&self) -> Data {
-        let mut noise = Noise(self.seed);
+        let mut noise = Noise::new(self.seed);
         let outputs = self.shape.out_channels;
         let count = self.depth() * outputs;
         let narrow = if self.weights == Kind::Narrow { 2 } else { 1 };

@@ -26,7 +26,7 @@ fn cases(rows: std::ops::Range<usize>) -> impl Strategy<Value = Case> {
 }
 
 fn constant(case: &Case, dispatches: &[Dispatch]) -> Result<(), TestCaseError> {
-    let mut noise = Noise(case.seed);
+    let mut noise = Noise::new(case.seed);
     let MatMulShape { depth, columns, transposed } = case.shape;
     let stride = depth + case.gaps[0];
     let a = noise.bytes(case.rows * stride);
@@ -62,7 +62,7 @@ fn constant(case: &Case, dispatches: &[Dispatch]) -> Result<(), TestCaseError> {
 }
 
 fn activations(case: &Case, dispatches: &[Dispatch]) -> Result<(), TestCaseError> {
-    let mut noise = Noise(case.seed);
+    let mut noise = Noise::new(case.seed);
     let MatMulShape { depth, columns, transposed } = case.shape;
     let (b_rows, b_columns) = if transposed { (columns, depth) } else { (depth, columns) };
     let [a_stride, b_stride, stride] = [depth + case.gaps[0], b_columns + case.gaps[1], columns + case.gaps[2]];

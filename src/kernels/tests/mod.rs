@@ -15,6 +15,10 @@ use super::*;
 pub struct Noise(u64);
 
 impl Noise {
+    pub fn new(seed: u64) -> Noise {
+        Noise(seed)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

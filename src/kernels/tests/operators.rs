@@ -17,7 +17,7 @@ proptest! {
         kinds in prop::sample::select(vec![[0usize, 0], [0, 1], [0, 2], [1, 0], [2, 0], [1, 2]]),
         (outer, last) in (1usize..5, 1usize..70), seed in any::<u64>(),
     ) {
-        let mut noise = Noise(seed);
+        let mut noise = Noise::new(seed);
         let length = outer * last;
         let [left, right] = kinds.map(|kind| operand(&mut noise, kind, length, last));
         let addition = Addition { clamp: [noise.byte() / 8, 255], ..Addition::new(a, b, y) };
@@ -50,7 +50,7 @@ proptest! {
             out[axis] += usize::from(ceil && starts);
         }
         let images = Images { batch: 2, size, channels };
-        let x = Noise(seed).bytes(images.len());
+        let x = Noise::new(seed).bytes(images.len());
         let (from, to) = (Quantization { scale: x_scale, zero_point: zero_points[0] }, Quantization { scale: 0.1, zero_point: zero_points[1] });
         let (mut largest, mut means) = (vec![0; 2 * out[0] * out[1] * channels], vec![0; 2 * out[0] * out[1] * channels]);
         max_pool(&window, &images, out, &x, &mut largest);
@@ -81,7 +81,7 @@ proptest! {
     #[test]
     fn the_global_mean_is_the_mean(q in quantizations(), size in [1usize..20, 1usize..20], channels in 1usize..100, seed in any::<u64>()) {
         let images = Images { batch: 2, size, channels };
-        let x = Noise(seed).bytes(images.len());
+        let x = Noise::new(seed).bytes(images.len());
         let mut means = vec![0; 2 * channels];
         AveragePool::global(q, q, &images, &x, &mut means);
         for (i, &mean) in means.iter().enumerate() {
@@ -108,7 +108,7 @@ proptest! {
     fn layouts_change_while_quantizing(
         q in quantizations(), channels in 1usize..40, extra in 0usize..3, pixels in 1usize..40, seed in any::<u64>(),
     ) {
-        let mut noise = Noise(seed);
+        let mut noise = Noise::new(seed);
         let x: Vec<f32> = (0..2 * channels * pixels).map(|_| noise.real(-90.0, 90.0)).collect();
         let padded = channels + extra;
         let mut bytes = vec![0; 2 * padded * pixels];
@@ -136,7 +136,7 @@ proptest! {
     #[test]
     fn linear_resizing_stays_between_its_neighbours(q in quantizations(), size in [2usize..6, 2usize..6], channels in 1usize..9, weight in 0f32..1.0, seed in any::<u64>()) {
         let images = Images { batch: 2, size, channels };
-        let x = Noise(seed).bytes(images.len());
+        let x = Noise::new(seed).bytes(images.len());
         let rows: Vec<Blend> = (1..size[0]).map(|y| Blend { first: y - 1, second: y, weight }).collect();
         let columns: Vec<Blend> = (0..size[1]).map(|x| Blend { first: x, second: x, weight: 0.0 }).collect();
         let mut output = vec![0; 2 * rows.len() * size[1] * channels];

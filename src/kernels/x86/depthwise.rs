@@ -119,7 +119,7 @@ pub(super) unsafe fn convolve<K: Kernel, F: Finish<K::Vector>>(line: &Line<K::Ve
     }
 }
 
-/// Sums a part, with `PARTS` as in the trait.
+/// Sums the products of a part, with `PARTS` as in the trait.
 ///
 /// # Safety
 ///
@@ -236,12 +236,6 @@ unsafe fn sum_pixels<V: Interleave, const PARTS: usize, const KERNEL: usize, con
     unsafe {
         let mut weights = line.weights.add(part.channel * width * groups * V::GRANULE);
         let mut sums = [[V::splat(0); PARTS]; P];
-        for i in 0..PARTS {
-            let bias = V::load(line.bias.add(part.channel + i * V::LANES));
-            for p in 0..P {
-                sums[p][i] = bias;
-            }
-        }
         let columns = line.columns.add(pixel * stride * groups * PARTS);
         for column in 0..width {
             for group in 0..groups {
@@ -263,7 +257,7 @@ unsafe fn sum_pixels<V: Interleave, const PARTS: usize, const KERNEL: usize, con
     }
 }
 
-/// Finishes the pixels of a part, with `PARTS` as in the trait.
+/// Adds the bias and finishes the pixels of a part, with `PARTS` as in the trait.
 ///
 /// # Safety
 ///
@@ -284,7 +278,9 @@ pub(super) unsafe fn finish_pixels<V: Interleave, F: Finish<V>, const PARTS: usi
             }
             let ordered = V::in_order(sums);
             let mut row = [ordered[0]; PARTS];
-            row.copy_from_slice(&ordered[..PARTS]);
+            for i in 0..PARTS {
+                row[i] = ordered[i].add(V::load(line.bias.add(part.channel + i * V::LANES)));
+            }
             finish.row(row, part.channel, (part.first + pixel) * line.channels + part.channel, valid);
         }
     }

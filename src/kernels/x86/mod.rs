@@ -5,6 +5,8 @@
 
 mod avx2;
 mod depthwise;
+#[cfg(test)]
+mod emulated;
 mod finish;
 mod tile;
 mod vector;
