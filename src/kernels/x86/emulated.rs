@@ -1,5 +1,5 @@
-//! Emulated registers of VNNI, so that tiles and depthwise convolutions for it are tested on any CPU. Not tested so: the
-//! instructions themselves.
+//! Emulated registers of VNNI, so that tiles and depthwise convolutions for it are tested on any CPU; and the kernels of
+//! AVX-VNNI with another dot product, on CPUs with AVX2. Not tested so: `vpdpbusd`, and how 512 bits become bytes.
 
 use proptest::prelude::*;
 
@@ -16,8 +16,8 @@ use crate::kernels::taps::{Input, Taps};
 use crate::kernels::terms::{Constants, InputQuantization, Terms};
 use crate::kernels::tests::{Noise, Values, reference};
 use crate::kernels::{
-    Arithmetic, Convolution, ConvolutionShape, Epilogue, Images, MatMul, MatMulShape, MatrixView, Parameters, Scale,
-    Weights, Window,
+    Addition, Arithmetic, Convolution, ConvolutionShape, Epilogue, Images, Isa, MatMul, MatMulShape, MatrixView,
+    Parameters, Scale, Weights, Window,
 };
 
 #[derive(Clone, Copy)]
@@ -152,29 +152,34 @@ impl<const LANES: usize> depthwise::Kernel for Plain<LANES> {
 
 fn epilogue(noise: &mut Noise, columns: usize) -> Epilogue {
     let mut reals = |low: f32, high: f32| -> Vec<f32> { (0..columns).map(|_| noise.real(low, high)).collect() };
-    match columns % 3 {
+    match columns % 4 {
         0 => Epilogue::Integer,
         1 => Epilogue::Scale(Scale { scales: reals(0.1, 1.0), bias: reals(-9.0, 9.0), clamp: [-900.0, 900.0] }),
-        _ => {
-            let multipliers = reals(1e-4, 3e-3);
-            Epilogue::Requantize(Requantize { multipliers, zero_point: 90, clamp: [3, 250], residual: None })
+        rest => {
+            let addition = Addition { ratios: [0.7, 0.4], offset: -20.3, clamp: [2, 200] };
+            let (multipliers, residual) = (reals(1e-4, 3e-3), (rest == 3).then_some(addition));
+            Epilogue::Requantize(Requantize { multipliers, zero_point: 90, clamp: [3, 250], residual })
         }
     }
 }
 
-fn multiply<const LANES: usize>(rows: usize, depth: usize, columns: usize, seed: u64) -> Result<(), TestCaseError> {
+/// Compares a product with the reference.
+fn multiply(
+    run: unsafe fn(Block<u8, i8>),
+    (rows, depth, columns): (usize, usize, usize),
+    seed: u64,
+) -> Result<(), TestCaseError> {
     let mut noise = Noise::new(seed);
     let (a, w) = (noise.bytes(rows * depth), noise.signed(depth * columns));
     let epilogue = epilogue(&mut noise, columns);
     let weights = Weights::signed(&w);
     let parameters = Parameters { weights, bias: None, x_zero_point: noise.byte(), epilogue: epilogue.clone() };
     let shape = MatMulShape { depth, columns, transposed: false };
+    let residual = epilogue.residual().is_some().then(|| noise.bytes(rows * columns));
+    let residual = residual.as_deref();
     let mut expected = Values::of(&epilogue, rows * columns);
-    MatMul::new(reference(Arithmetic::Exact), shape, &parameters).run(
-        MatrixView::dense(&a, rows),
-        None,
-        expected.output(),
-    );
+    let product = MatMul::new(reference(Arithmetic::Exact), shape, &parameters);
+    product.run(MatrixView::dense(&a, rows), residual, expected.output());
 
     let matrix = Matrix::new(depth, columns, |k, column| w[k * columns + column].into());
     let constants = Constants { bias: vec![0; columns], weight_sums: matrix.column_sums(), epilogue: epilogue.clone() };
@@ -185,15 +190,21 @@ fn multiply<const LANES: usize>(rows: usize, depth: usize, columns: usize, seed:
     let mut taps = Taps::default();
     taps.find(&input, Some(&a), 0..rows, depth, 4, parameters.x_zero_point);
     let mut values = Values::of(&epilogue, rows * columns);
-    let destination = Destination { output: values.output(), residual: None, column: 0, stride: columns };
+    let destination = Destination { output: values.output(), residual, column: 0, stride: columns };
     let block = Block { taps: &taps, weights: &weights[..], columns, terms: &terms, starts: None, destination };
-    // SAFETY: emulated registers need no instruction set, and the taps point to `a` or to copies.
-    unsafe { block.run::<Plain<LANES>, Emulated<LANES>>() }
+    // SAFETY: the CPU has the instruction set, and the taps point to `a` or to copies.
+    unsafe { run(block) }
     prop_assert_eq!(values, expected);
     Ok(())
 }
 
-fn convolve<const LANES: usize>(window: Window, width: usize, channels: usize, seed: u64) -> Result<(), TestCaseError> {
+/// Compares a depthwise convolution with the reference.
+fn convolve<const LANES: usize>(
+    run: unsafe fn(DepthwiseLine<i8>),
+    window: Window,
+    (width, channels): (usize, usize),
+    seed: u64,
+) -> Result<(), TestCaseError> {
     let mut noise = Noise::new(seed);
     // One line of output: all rows of the window lie in the image, or above it.
     let images = Images { batch: 1, size: [window.kernel[0] - window.pads[0], width], channels };
@@ -205,7 +216,9 @@ fn convolve<const LANES: usize>(window: Window, width: usize, channels: usize, s
     let convolution = Convolution::new(reference(Arithmetic::Exact), shape, &parameters);
     let length = convolution.output(&images).len();
     let mut expected = Values::of(&epilogue, length);
-    convolution.run(&images, &x, None, expected.output());
+    let residual = epilogue.residual().is_some().then(|| noise.bytes(length));
+    let residual = residual.as_deref();
+    convolution.run(&images, &x, residual, expected.output());
 
     let matrix = Matrix::new(window.taps(), channels, |tap, channel| w[channel * window.taps() + tap].into());
     let constants =
@@ -222,14 +235,32 @@ fn convolve<const LANES: usize>(window: Window, width: usize, channels: usize, s
         padding: &vec![parameters.x_zero_point; channels],
         weights: &packed[..],
         terms: &terms,
-        residual: None,
+        residual,
         output: values.output(),
         scratch: &mut DepthwiseScratch::default(),
     };
-    // SAFETY: emulated registers need no instruction set.
-    unsafe { line.run::<Plain<LANES>, Emulated<LANES>>() }
+    // SAFETY: the CPU has the instruction set.
+    unsafe { run(line) }
     prop_assert_eq!(values, expected);
     Ok(())
+}
+
+unsafe fn multiply_emulated<const LANES: usize>(block: Block<u8, i8>) {
+    // SAFETY: emulated registers need no instruction set.
+    unsafe { block.run::<Plain<LANES>, Emulated<LANES>>() }
+}
+
+unsafe fn convolve_emulated<const LANES: usize>(line: DepthwiseLine<i8>) {
+    // SAFETY: as above.
+    unsafe { line.run::<Plain<LANES>, Emulated<LANES>>() }
+}
+
+fn kernels() -> Vec<unsafe fn(Block<u8, i8>)> {
+    let mut kernels: Vec<unsafe fn(Block<u8, i8>)> = vec![multiply_emulated::<8>, multiply_emulated::<16>];
+    if Isa::Avx2.is_available() {
+        kernels.push(super::multiply_without_vnni);
+    }
+    kernels
 }
 
 proptest! {
@@ -239,8 +270,9 @@ proptest! {
     fn tiles_for_vnni_are_sums_of_products(
         rows in 1usize..30, depth in 1usize..40, columns in 1usize..270, seed in any::<u64>(),
     ) {
-        multiply::<8>(rows, depth, columns, seed)?;
-        multiply::<16>(rows, depth, columns, seed)?;
+        for run in kernels() {
+            multiply(run, (rows, depth, columns), seed)?;
+        }
     }
 
     #[test]
@@ -251,7 +283,10 @@ proptest! {
     ) {
         let pads = [usize::from(above && kernel[0] > 1), pads[0], 0, pads[1]];
         let window = Window { kernel, strides: [1, stride], dilations: [1, dilation], pads };
-        convolve::<8>(window, width, channels, seed)?;
-        convolve::<16>(window, width, channels, seed)?;
+        convolve::<8>(convolve_emulated::<8>, window, (width, channels), seed)?;
+        convolve::<16>(convolve_emulated::<16>, window, (width, channels), seed)?;
+        if Isa::Avx2.is_available() {
+            convolve::<8>(super::depthwise_without_vnni, window, (width, channels), seed)?;
+        }
     }
 }

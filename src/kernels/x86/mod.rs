@@ -281,6 +281,17 @@ depthwise! {
     depthwise_avx512_vnni_narrow(i8), vnni::Evex, 4, "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni"
 }
 
+#[cfg(test)]
+multiply! {
+    /// As AVX-VNNI, but for the dot product.
+    multiply_without_vnni(u8, i8), vnni::WithoutVnni, "avx2,fma"
+}
+#[cfg(test)]
+depthwise! {
+    /// As AVX-VNNI, but for the dot product.
+    depthwise_without_vnni(i8), vnni::WithoutVnni, 4, "avx2,fma"
+}
+
 /// The weights of a depthwise convolution for [`depthwise_avx2`].
 pub(super) fn pack_depthwise_avx2(matrix: &Matrix, kernel: [usize; 2]) -> Aligned<i16> {
     pack_depthwise::<avx2::Words, i16>(matrix, kernel, |w| w)

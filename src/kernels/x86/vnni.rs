@@ -98,6 +98,29 @@ macro_rules! vnni_256 {
 vnni_256!(Vex, _mm256_dpbusd_avx_epi32);
 vnni_256!(Evex, _mm256_dpbusd_epi32);
 
+/// What surrounds `vpdpbusd` in 256 bits is AVX2: for tests, with another dot product.
+#[cfg(test)]
+#[derive(Clone, Copy)]
+pub(super) struct WithoutVnni(__m256i);
+
+#[cfg(test)]
+vnni_256!(WithoutVnni, dot_by_words);
+
+/// Odd and even bytes as words.
+#[cfg(test)]
+#[inline(always)]
+unsafe fn dot_by_words(sums: __m256i, x: __m256i, w: __m256i) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let even = _mm256_madd_epi16(
+            _mm256_and_si256(x, _mm256_set1_epi16(0xff)),
+            _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8),
+        );
+        let odd = _mm256_madd_epi16(_mm256_srli_epi16(x, 8), _mm256_srai_epi16(w, 8));
+        _mm256_add_epi32(sums, _mm256_add_epi32(even, odd))
+    }
+}
+
 /// Requantizes 16 sums.
 #[inline(always)]
 unsafe fn finish_16<const RESIDUAL: bool>(
