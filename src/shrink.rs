@@ -271,7 +271,10 @@ impl Job {
             Some(data) => measure::Inputs::Data(data),
             None => measure::Inputs::Random { sizes, seed: self.seed, count: DEFAULT_COUNT },
         };
-        let options = measure::Options { latency: self.latency, progress: &|total| progress.sample(total) };
+        let options = measure::Options {
+            latency: self.latency.then_some(measure::DEFAULT_BUDGET),
+            progress: &|total| progress.sample(total),
+        };
         measure::check(original, small, inputs, options)
     }
 }
