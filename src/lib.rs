@@ -4,6 +4,7 @@ pub mod ir;
 pub mod onnx;
 pub mod analysis;
 pub mod rewrite;
+pub mod kernels;
 pub mod runtime;
 pub mod data;
 pub mod measure;

@@ -12,6 +12,7 @@ use crate::measure::{self, Check, CompareError, Comparison, ModelSize};
 use crate::onnx::{self, Names, ReadError, WriteError, WriteOptions, Written};
 use crate::pass::{Context, Needs, NotationError, PassReport, Pipeline, PipelineError};
 use crate::passes;
+use crate::runtime::Runner;
 
 mod gates;
 mod returning;
@@ -122,13 +123,21 @@ impl Progress for () {}
 
 /// Reads a model, runs the pipeline on it, checks the result against the original and writes it.
 pub fn shrink(job: &Job, cx: &mut Context, progress: &dyn Progress) -> Result<Shrunk, ShrinkError> {
-    let mut pipeline = job.pipeline()?;
+    let mut pipeline = job.pipeline(job.default_pipeline())?;
     job.check_output()?;
     let original = onnx::read(&job.model)?;
+    let mut warnings = original.warnings.clone();
+    if job.passes.is_none() && job.data.is_some() {
+        // What a model computes can be learned only by running it.
+        if let Some(why) = Runner::new(&original.model).err() {
+            warnings
+                .push(format!("only weights are stored in int8, since the model cannot be run on the samples: {why}"));
+            pipeline = job.pipeline(DEFAULT_PIPELINE)?;
+        }
+    }
     let sizes = FixedSizes::parse(&original.model, &job.sizes)?;
     let judge = job.samples(&original.model, &pipeline, cx)?;
 
-    let mut warnings = original.warnings.clone();
     let mut start = original.model.clone();
     if !pipeline.is_empty() && !start.header.training_info.is_empty() {
         start.header.training_info.clear();
@@ -199,9 +208,12 @@ pub fn shrink(job: &Job, cx: &mut Context, progress: &dyn Progress) -> Result<Sh
 }
 
 impl Job {
+    fn default_pipeline(&self) -> &'static str {
+        if self.data.is_some() { DEFAULT_PIPELINE_WITH_DATA } else { DEFAULT_PIPELINE }
+    }
+
     /// The pipeline with the pass in front that raises older models to the opset that the passes know.
-    fn pipeline(&self) -> Result<Pipeline, NotationError> {
-        let default = if self.data.is_some() { DEFAULT_PIPELINE_WITH_DATA } else { DEFAULT_PIPELINE };
+    fn pipeline(&self, default: &str) -> Result<Pipeline, NotationError> {
         let asked = Pipeline::parse(self.passes.as_deref().unwrap_or(default), passes::ALL)?;
         match asked.is_empty() || asked.contains("upgrade-opset") {
             true => Ok(asked),
@@ -259,7 +271,10 @@ impl Job {
             Some(data) => measure::Inputs::Data(data),
             None => measure::Inputs::Random { sizes, seed: self.seed, count: DEFAULT_COUNT },
         };
-        let options = measure::Options { latency: self.latency, progress: &|total| progress.sample(total) };
+        let options = measure::Options {
+            latency: self.latency.then_some(measure::DEFAULT_BUDGET),
+            progress: &|total| progress.sample(total),
+        };
         measure::check(original, small, inputs, options)
     }
 }

@@ -46,9 +46,14 @@ fn read(file: PathBuf) -> Model {
 
 /// `model` after `pipeline`, and after a trip through a file's bytes.
 fn rewrite(model: &Model, pipeline: &str) -> (Model, usize) {
+    rewrite_with(model, pipeline, None)
+}
+
+/// [`rewrite`], where passes learn from `data`.
+fn rewrite_with(model: &Model, pipeline: &str, data: Option<Dataset>) -> (Model, usize) {
     let mut model = model.clone();
     let pipeline = Pipeline::parse(&format!("upgrade-opset,{pipeline}"), passes::ALL).unwrap();
-    let mut cx = Context { observers: vec![Box::new(Verify)], ..Context::default() };
+    let mut cx = Context { observers: vec![Box::new(Verify)], data, ..Context::default() };
     pipeline.run(&mut model, &mut cx).unwrap();
     let bytes = onnx::encode(&model).unwrap();
     let size = bytes.len();
@@ -136,6 +141,74 @@ fn default_shrinking_reaches_its_bars() {
         }
         let lost = agreement.accuracy.iter().find(|accuracy| accuracy.drop > 0.01);
         wrong.extend(lost.map(|accuracy| format!("{}: {} drops by {:.4}", bar.model, accuracy.metric, accuracy.drop)));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The share of decisions of the first output that are the same.
+fn decided_alike(agreement: &Agreement) -> f64 {
+    match agreement.outputs[0].closeness {
+        Closeness::Floats { agreement: Some(agreement), .. } => agreement,
+        _ => 0.0,
+    }
+}
+
+/// What the static mode has to reach, learning from the first `learned` samples of one file and judged on another.
+struct StaticBar {
+    model: &'static str,
+    data: &'static str,
+    learned: usize,
+    test_data: &'static str,
+    judged: usize,
+    kilobytes: f64,
+    agreement: f64,
+}
+
+const STATIC_BARS: &[StaticBar] = &[
+    StaticBar {
+        model: "mnist_resdw_bn",
+        data: "mnist_train.npz",
+        learned: 40,
+        test_data: "mnist_test.npz",
+        judged: 200,
+        kilobytes: 130.0,
+        agreement: 0.985,
+    },
+    StaticBar {
+        model: "spam_tf",
+        data: "spam_train.npz",
+        learned: 20,
+        test_data: "spam_test.npz",
+        judged: 100,
+        kilobytes: 590.0,
+        agreement: 0.99,
+    },
+    StaticBar {
+        model: "ppocr_cls",
+        data: "ocr_angle_calib.npz",
+        learned: 10,
+        test_data: "ocr_angle_test.npz",
+        judged: 100,
+        kilobytes: 190.0,
+        agreement: 0.99,
+    },
+];
+
+#[test]
+fn static_quantization_reaches_its_bars() {
+    let Some(zoo) = zoo() else { return };
+    let mut wrong = Vec::new();
+    for bar in STATIC_BARS {
+        let original = read(zoo.join("models").join(bar.model).with_extension("onnx"));
+        let open = |file: &str, count| Dataset::open(&zoo.join("data").join(file), &original).unwrap().first(count);
+        let data = open(bar.data, bar.learned);
+        let (small, bytes) = rewrite_with(&original, "cleanup,quantize(mode=static)", Some(data));
+        let found = compare(&original, &small, Inputs::Data(&open(bar.test_data, bar.judged)));
+        let (kilobytes, agreement) = (bytes as f64 / 1e3, decided_alike(&found));
+        println!("{}: {kilobytes:.1} kB, agreement {agreement:.4}", bar.model);
+        if kilobytes > bar.kilobytes || agreement < bar.agreement {
+            wrong.push(format!("{}: {kilobytes:.1} kB, agreement {agreement:.4}", bar.model));
+        }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -1,6 +1,8 @@
 //! Exact passes keep what a model computes: every case of `testdata/passes` whose pipeline is exact is run before and
 //! after on random inputs, and the outputs are compared.
 //!
+//! What learns from samples is lossy; on those samples its results stay within a part of the range of the output.
+//!
 //! Free lengths of inputs are small. Floats may differ by 1e-4 of the range of the output, all else must be equal. A
 //! model that the runtime cannot run has a line `# cannot run: <why>` among its first comments. A case whose passes are lossy
 //! is compared where a line says how close it stays: `# at least: 40 dB` of signal over noise in every float output.
@@ -14,7 +16,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use case::{Case, Outcome};
-use compare::difference;
+use compare::{difference, difference_over};
 use onnxshrink::analysis::FixedSizes;
 use onnxshrink::data::{Dataset, cast, required_inputs, synthesize};
 use onnxshrink::ir::{DType, Model, Size, Tensor, Value, ValueDef};
@@ -23,9 +25,28 @@ use onnxshrink::runtime::Runner;
 
 datatest_stable::harness! {
     { test = exact_passes_keep_what_is_computed, root = "testdata/passes", pattern = r"\.onnxtxt$" },
+    { test = lossy_passes_stay_near_on_what_they_learned_from, root = "testdata/passes", pattern = r"\.onnxtxt$" },
 }
 
 const SAMPLES: usize = 4;
+
+/// What 8 bits may lose in a few layers, as a part of the range of the output, where a case has no line `# loss: <part>`.
+const LOSS: f64 = 0.05;
+
+fn lossy_passes_stay_near_on_what_they_learned_from(path: &Path) -> Outcome<()> {
+    let case = Case::read(path)?;
+    let Some(data) = case.data.clone() else { return Ok(()) };
+    let loss = case.line("loss").map_or(Ok(LOSS), str::parse)?;
+    let (model, _) = case.run()?;
+    let (before, after) = (Runner::new(&case.model)?, Runner::new(&model)?);
+    for index in 0..data.len() {
+        let sample = data.sample(index);
+        for (before, after) in before.run(&sample)?.iter().zip(&after.run(&sample)?) {
+            difference_over(before, after, loss).map_err(|what| format!("sample {index}: {what}"))?;
+        }
+    }
+    Ok(())
+}
 
 fn exact_passes_keep_what_is_computed(path: &Path) -> Outcome<()> {
     let case = Case::read(path)?;

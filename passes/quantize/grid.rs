@@ -61,6 +61,14 @@ impl Grid {
         Grid { scale, zero_point: levels.lowest() + from_lowest, levels }
     }
 
+    /// [`covering`](Grid::covering), where the least number is at most `low`.
+    pub fn reaching(low: f32, high: f32, levels: Levels) -> Grid {
+        let grid = Grid::covering(low, high, levels, false);
+        let below = (-low.min(0.0) / grid.scale - 1e-3).ceil().clamp(0.0, 254.0);
+        let scale = grid.scale.max(high / (255.0 - below));
+        Grid { scale, zero_point: levels.lowest() + below as i32, levels }
+    }
+
     /// The grid on which x lies where gain·x + shift lies on this one: the same levels under other names.
     pub fn before(self, gain: f32, shift: f32) -> Grid {
         let moved = self.zero_point + (shift / self.scale).round_ties_even() as i32;
@@ -72,12 +80,6 @@ impl Grid {
     pub fn level(self, x: f32) -> i32 {
         let level = (x / self.scale).round_ties_even() + self.zero_point as f32;
         level.clamp(self.levels.lowest() as f32, self.levels.highest() as f32) as i32
-    }
-
-    /// The least and the greatest number.
-    pub fn ends(self) -> (f32, f32) {
-        let number = |level: i32| (level - self.zero_point) as f32 * self.scale;
-        (number(self.levels.lowest()), number(self.levels.highest()))
     }
 }
 
@@ -100,6 +102,16 @@ mod tests {
             Grid { scale: 0.1, zero_point: 0, levels: Levels::I8 }
         );
         assert_eq!(Grid::covering(0.0, 12.7, Levels::U8, true).zero_point, 128);
+    }
+
+    #[test]
+    fn a_limit_that_has_to_be_reached_is() {
+        for high in [0.5f32, 3.0, 7.3, 55.0, 700.0] {
+            let grid = Grid::reaching(-3.0, high, Levels::U8);
+            let [least, greatest] = [0, 255].map(|level| (level - grid.zero_point) as f32 * grid.scale);
+            assert!(least <= -2.999 && least > -3.0 - grid.scale, "{grid:?}");
+            assert!(greatest >= high * 0.9999, "{grid:?}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod layer;
 mod learn;
 mod place;
 mod qdq;
+mod rewrites;
 mod rounding;
 mod saturation;
 mod scale;
@@ -177,6 +178,8 @@ struct Limits {
     min_elements: usize,
     /// In decibels.
     min_sqnr: f64,
+    /// Whether rows of a table are scaled by DequantizeLinear, as the rest of the model is, not by a product.
+    dequantizes: bool,
 }
 
 impl Quantize {
@@ -305,7 +308,8 @@ impl Pass for Quantize {
             Mode::Static => 256,
             Mode::Weights | Mode::Dynamic | Mode::Float16 => 1024,
         });
-        let limits = Limits { kept: self.kept_nodes()?, min_elements, min_sqnr: self.min_sqnr };
+        let dequantizes = matches!(self.mode, Mode::Static);
+        let limits = Limits { kept: self.kept_nodes()?, min_elements, min_sqnr: self.min_sqnr, dequantizes };
         match self.mode {
             Mode::Static => {
                 qdq::quantize(model, cx, &self.static_settings()?)?;

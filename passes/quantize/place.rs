@@ -55,6 +55,15 @@ pub enum Role {
     Operator,
 }
 
+/// What a quantizer does not need to tell apart.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    pub low: f32,
+    pub high: f32,
+    /// Whether what lies below has to come out as the lower limit or less: it is what makes a reader's result zero.
+    pub reached: bool,
+}
+
 /// HardSwish is zero below: numbers there need no levels of their own.
 const HARD_SWISH_ZERO: f32 = -3.0;
 
@@ -90,26 +99,26 @@ impl Placement {
         (Placement { units, values }, outcome)
     }
 
-    /// The values whose ranges decide about grids, with the limits that hold for each: those of its absorbed activations,
-    /// and those beyond which no reader sees a difference.
-    pub fn measured(&self, model: &Model) -> Vec<(ValueId, (f32, f32))> {
-        let mut limits: IndexMap<ValueId, (f32, f32)> = IndexMap::new();
+    /// The values whose ranges decide about grids, and the limits that hold for each: those of its absorbed activations, and
+    /// those beyond which no reader sees a difference.
+    pub fn measured(&self, model: &Model) -> Vec<(ValueId, Limits)> {
+        let mut limits: IndexMap<ValueId, Limits> = IndexMap::new();
         let moved: HashSet<ValueId> =
             self.units_of(|role| matches!(role, Role::Move)).map(|unit| unit.result).collect();
         for &value in self.values.keys().filter(|value| !moved.contains(*value)) {
-            limits.insert(value, (f32::NEG_INFINITY, f32::INFINITY));
+            limits.insert(value, Limits { low: f32::NEG_INFINITY, high: f32::INFINITY, reached: false });
         }
         for unit in self.units.iter().filter(|unit| unit.quantizes) {
             if let Some(limits) = limits.get_mut(&unit.result) {
-                *limits = (unit.tail.low, unit.tail.high);
+                (limits.low, limits.high) = (unit.tail.low, unit.tail.high);
             }
         }
         let swishes: HashSet<NodeId> =
             self.units_of(|role| matches!(role, Role::HardSwish)).map(|unit| unit.node).collect();
         let is_swish = |place: &Use| matches!(place, Use::Node(node, _) if swishes.contains(node));
         for (value, limits) in &mut limits {
-            if model.value(*value).uses.iter().all(is_swish) {
-                limits.0 = limits.0.max(HARD_SWISH_ZERO);
+            if model.value(*value).uses.iter().all(is_swish) && limits.low < HARD_SWISH_ZERO {
+                (limits.low, limits.reached) = (HARD_SWISH_ZERO, true);
             }
         }
         limits.into_iter().collect()

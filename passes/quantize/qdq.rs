@@ -1,6 +1,6 @@
 //! The static mode: ranges from samples, then a graph of Q/DQ pairs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use globset::GlobSet;
 use rayon::prelude::*;
@@ -16,7 +16,8 @@ use super::aids::{self, Aids, BiasCorrection, Rounding};
 use super::codes::Codes;
 use super::grid::{Grid, Levels};
 use super::layer::Layer;
-use super::place::{Placement, Role};
+use super::place::{Limits, Placement, Role};
+use super::rewrites::keep_biases_apart;
 use super::sensitivity::{Candidate, Sensitivity, rank};
 use super::target::Traits;
 use super::write::write;
@@ -54,8 +55,14 @@ pub fn quantize(model: &mut Model, cx: &mut Context, settings: &Settings) -> Res
     let watch = Watch { cancelled: &cx.cancelled, ..Watch::default() };
     let learned = aids::apply(model, &placement, traits, &grids, &mut codes, samples(cx)?, &aids, watch)
         .map_err(|error| PassError(format!("weights could not be learned: {error}")))?;
-    learned.notes(&aids).into_iter().for_each(|note| cx.note(note));
+    if learned.layers > 0 {
+        learned.notes(&aids).into_iter().for_each(|note| cx.note(note));
+    }
     let layers = codes.len();
+    if traits.merges_biases {
+        let declared = cx.shapes(model);
+        keep_biases_apart(model, &placement, &declared);
+    }
     write(model, &placement, traits, &grids, &codes);
     cx.note(format!(
         "{layers} layers and {} other operators run in int8, {} values are stored in it",
@@ -124,7 +131,7 @@ fn grids(
     let ranges: Vec<[f32; 2]> = found
         .par_iter()
         .zip(&measured)
-        .map(|(distribution, &(value, (low, high)))| {
+        .map(|(distribution, &(value, Limits { low, high, .. }))| {
             let range = Distribution::clamped(distribution, low, high).range(settings.method, steps);
             // The number that the zero of the unshifted value becomes has to lie on the grid.
             let shift = shifts.get(&value).copied().unwrap_or(0.0);
@@ -132,13 +139,18 @@ fn grids(
         })
         .collect();
     let mut common: HashMap<ValueId, [f32; 2]> = HashMap::new();
+    let reached: HashSet<ValueId> =
+        measured.iter().filter(|(_, limits)| limits.reached).map(|(value, _)| placement.values[value]).collect();
     for (value, [low, high]) in values.iter().zip(ranges) {
         let all = common.entry(placement.values[value]).or_insert([0.0; 2]);
         *all = [all[0].min(low), all[1].max(high)];
     }
     let grid = |value: &ValueId| {
         let [low, high] = common[value];
-        Grid::covering(low, high, levels, symmetric)
+        match reached.contains(value) && !symmetric {
+            true => Grid::reaching(low, high, levels),
+            false => Grid::covering(low, high, levels, symmetric),
+        }
     };
     Ok(placement.values.iter().map(|(&value, grid_of)| (value, grid(grid_of))).collect())
 }

@@ -56,6 +56,8 @@ pub struct Traits {
     pub splits_hard_swish: bool,
     /// Whether the table of costs holds for it.
     pub costs: bool,
+    /// Whether a MatMul and its bias become a float Gemm where they can.
+    pub merges_biases: bool,
 }
 
 /// Operators that move elements and leave them as they are: int8 wherever their operand is.
@@ -78,10 +80,11 @@ impl Target {
             gemm_bias: Bias::Int32,
             splits_hard_swish: true,
             costs: true,
+            merges_biases: true,
         };
         match self {
             Target::Onnxruntime | Target::OnnxruntimeVnni => onnxruntime,
-            Target::Tract => Traits { conv_bias: Bias::Int32, costs: false, ..onnxruntime },
+            Target::Tract => Traits { conv_bias: Bias::Int32, costs: false, merges_biases: false, ..onnxruntime },
             // Zero points are 0, weights symmetric; Relu is fused behind a layer, and an Add with the layer before it when
             // the other operand is quantized; layers give floats where no Q follows.
             Target::Tensorrt => Traits {
@@ -96,6 +99,7 @@ impl Target {
                 gemm_bias: Bias::Float,
                 splits_hard_swish: false,
                 costs: false,
+                merges_biases: false,
             },
             // Q/DQ become FakeQuantize; activations are asymmetric, weights symmetric per channel, biases float, and what
             // joins in a Concat has one scale.
@@ -107,6 +111,7 @@ impl Target {
                 gemm_bias: Bias::Float,
                 splits_hard_swish: false,
                 costs: false,
+                merges_biases: false,
                 ..onnxruntime
             },
             // Every operator of a QNN graph stands between Q/DQ pairs; biases are int32.
@@ -132,6 +137,7 @@ impl Target {
                 conv_bias: Bias::Int32,
                 splits_hard_swish: false,
                 costs: false,
+                merges_biases: false,
                 ..onnxruntime
             },
             Target::Generic => Traits {
@@ -143,6 +149,7 @@ impl Target {
                 conv_bias: Bias::Int32,
                 splits_hard_swish: false,
                 costs: false,
+                merges_biases: false,
                 ..onnxruntime
             },
         }
@@ -151,5 +158,34 @@ impl Target {
     /// Whether int8 products are added in sixteen bits, which overflow where weights use all of theirs.
     pub fn saturates(self) -> bool {
         self == Target::Onnxruntime
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Target; 7] = [
+        Target::Onnxruntime,
+        Target::OnnxruntimeVnni,
+        Target::Tract,
+        Target::Tensorrt,
+        Target::Openvino,
+        Target::Qnn,
+        Target::Generic,
+    ];
+
+    #[test]
+    fn activations_are_absorbed_only_where_zero_can_be_the_end_of_the_grid() {
+        for target in ALL {
+            let traits = target.traits();
+            assert!(!traits.absorbs || !traits.symmetric && !traits.concat_ties, "{target:?}");
+        }
+    }
+
+    #[test]
+    fn products_saturate_on_the_target_that_may_be_any_cpu() {
+        let saturating: Vec<Target> = ALL.into_iter().filter(|target| target.saturates()).collect();
+        assert_eq!(saturating, [Target::Onnxruntime]);
     }
 }

@@ -12,7 +12,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 use ndarray::ArrayD;
 
-use crate::ir::op::{Cast, Concat, Gather, Gemm, Mul};
+use crate::ir::op::{Cast, Concat, DequantizeLinear, Gather, Gemm, Mul};
 use crate::ir::{DType, GraphId, Model, NodeId, Tensor, Use, ValueId};
 use crate::require;
 use crate::rewrite::{Match, Miss, Outcome};
@@ -42,7 +42,8 @@ pub fn quantize(model: &mut Model, limits: &Limits) -> (Outcome, Option<(String,
     let mut worst: Option<(String, f64)> = None;
     for value in constants {
         let (reader, name) = (first_reader(model, value), model.value(value).name.clone());
-        let stored = Weight::read(model, value, limits).and_then(|weight| weight.store(model, &mut units));
+        let stored =
+            Weight::read(model, value, limits).and_then(|weight| weight.store(model, &mut units, limits.dequantizes));
         match stored {
             Ok(sqnr) => {
                 *outcome.applied.entry("int8_weight").or_default() += 1;
@@ -196,8 +197,8 @@ impl Weight {
         Ok(Weight { value, axis, levels, scales, sqnr })
     }
 
-    /// Returns the weight's ratio of signal to noise.
-    fn store(self, model: &mut Model, units: &mut Units) -> Match<f64> {
+    /// Returns the weight's ratio of signal to noise. What is looked up may be scaled by DequantizeLinear.
+    fn store(self, model: &mut Model, units: &mut Units, dequantizes: bool) -> Match<f64> {
         let tensor = model.constant(self.value).ok_or(Miss("not a constant"))?;
         let (dtype, shape) = (tensor.dtype(), tensor.shape().to_vec());
         let name = model.value(self.value).name.clone();
@@ -216,6 +217,19 @@ impl Weight {
             return Ok(self.sqnr);
         }
         let table = coded.add_levels(model, &coded.levels, "");
+        if dequantizes && products.is_empty() && dtype == DType::F32 {
+            let scale = Tensor::from_vec(vec![self.scales.numbers.len()], self.scales.factors());
+            let scale = model.add_constant(graph, &format!("{}.scale", coded.name), scale);
+            for node in lookups {
+                let lookup: Gather = model.view(node).ok_or(Miss("unusual form"))?;
+                let result = model.node(node).outputs[0].ok_or(Miss("nothing is read"))?;
+                let label = model.value(result).name.clone();
+                let x = model.insert_before(node, Gather { data: table, ..lookup }, &format!("{label}.int8"));
+                let columns = DequantizeLinear { x, scale, zero_point: None, axis: -1, block_size: 0, output_dtype: 0 };
+                model.redefine(result, columns);
+            }
+            return Ok(self.sqnr);
+        }
         let scale = coded.add_scale(model, units, &self.scales, 0..self.scales.numbers.len(), "")?;
         if !products.is_empty() {
             let weight = coded.decode(model, table, scale, "");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::progress::Line;
-use super::settings::{Points, Share};
+use super::settings::{Points, Seconds, Share};
 use super::{CliError, print_out, use_threads};
 use crate::analysis::FixedSizes;
 use crate::data::{DEFAULT_COUNT, Dataset};
@@ -33,6 +33,9 @@ pub struct CompareArgs {
     /// Threads to use, each for a sample at a time [default: all]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    /// For how long to run both models by turns to take their times
+    #[arg(long, value_name = "SECONDS", default_value = "2")]
+    latency_budget: Seconds,
     /// Fail if accuracy falls by more points; without labels, if more of a hundred decisions change
     #[arg(long, value_name = "POINTS")]
     max_drop: Option<Points>,
@@ -61,7 +64,7 @@ pub fn run(args: CompareArgs) -> Result<ExitCode, CliError> {
         None => Inputs::Random { sizes: &sizes, seed: args.seed, count: DEFAULT_COUNT },
     };
     let line = Line::new(false);
-    let options = Options { latency: true, progress: &|total| line.sample(total) };
+    let options = Options { latency: Some(args.latency_budget.0), progress: &|total| line.sample(total) };
     let compared = measure::compare((&original.model, original.bytes), (&small.model, small.bytes), inputs, options);
     line.finish();
     let comparison = compared.map_err(ShrinkError::from)?;

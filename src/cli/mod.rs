@@ -25,8 +25,9 @@ use settings::Settings;
 
 /// Make an ONNX model small and fast, and tell what it cost
 ///
-/// Cleans the graph without changing what it computes, stores large weights in int8, runs the original and the result,
-/// and writes the result. Without options it writes MODEL.small.onnx beside MODEL.onnx.
+/// Cleans the graph without changing what it computes, stores large weights in int8 and, with samples to learn from, lets
+/// layers compute in int8; runs the original and the result, and writes the result. Without options it writes
+/// MODEL.small.onnx beside MODEL.onnx.
 #[derive(Parser)]
 #[command(name = "onnxshrink", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(max_term_width = 100, after_help = EXAMPLES)]
@@ -40,9 +41,9 @@ struct CommandLine {
 const EXAMPLES: &str = "\
 Examples:
   onnxshrink model.onnx -o small.onnx                        the default: clean up, int8 weights
-  onnxshrink model.onnx -o small.onnx --data samples.npz     check on real samples
+  onnxshrink model.onnx -o small.onnx --data samples.npz     compute in int8 as well, checked on held-back samples
   onnxshrink model.onnx -o clean.onnx --passes cleanup       exact: only what changes no result
-  onnxshrink model.onnx -o small.onnx --data samples.npz --max-drop 1 
+  onnxshrink model.onnx -o small.onnx --data samples.npz --max-drop 1
                                                              write only if accuracy holds
   onnxshrink ./print                                         a model called like a command
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -15,24 +16,25 @@ pub struct Settings {
     /// Where to write the result [default: MODEL.small.onnx beside the model]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// What to do, like `cleanup,quantize(mode=weights)`, which is the default; `onnxshrink passes` lists all;
-    /// an empty text only reads and writes
+    /// What to do [default: `cleanup,quantize(mode=weights)`, with --data `cleanup,quantize(mode=static)`];
+    /// `onnxshrink passes` lists all; an empty text only reads and writes
     #[arg(long, value_name = "PASSES")]
     pub passes: Option<String>,
     /// Put large weights into a second file beside the model
     #[arg(long)]
     pub external_data: bool,
-    /// Seed of whatever is chosen at random
+    /// Seed of whatever is chosen at random [default: 0]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// Threads to use [default: all]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
 
-    /// Samples to check on, .npz or .npy [default: random inputs, which are weak evidence]
+    /// Samples to learn from and, unless --test-data is given, to check on, .npz or .npy; a part that nothing is learned
+    /// from is held back for the check [default: a check on random inputs, which are weak evidence]
     #[arg(long, value_name = "FILE", help_heading = "Check")]
     pub data: Option<PathBuf>,
-    /// Samples for the check alone, where passes learn from --data
+    /// Samples for the check alone
     #[arg(long, value_name = "FILE", help_heading = "Check")]
     pub test_data: Option<PathBuf>,
     /// Fix the shape of an input (`x=1,3,224,224`) or a symbolic size (`batch=1`) of random inputs; can be repeated
@@ -150,6 +152,19 @@ impl FromStr for Points {
             Ok(points) if (0.0..=100.0).contains(&points) => Ok(Points(points)),
             _ => Err("it is a number of points from 0 to 100, like 0.5".into()),
         }
+    }
+}
+
+/// A length of time, in seconds.
+#[derive(Clone, Copy)]
+pub struct Seconds(pub Duration);
+
+impl FromStr for Seconds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Seconds, String> {
+        let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        seconds.map(Seconds).ok_or_else(|| "it is a number of seconds, like 0.5".into())
     }
 }
 

@@ -15,20 +15,24 @@ pub struct Latency {
     pub runs: usize,
 }
 
-const MOST_RUNS: usize = 200;
-const LEAST_RUNS: usize = 3;
-const BUDGET: Duration = Duration::from_secs(2);
+/// How long both models are run if nothing else is asked for.
+pub const DEFAULT_BUDGET: Duration = Duration::from_secs(2);
 
-/// Both models have run before, so that what is made once is not measured.
+const MOST_RUNS_A_SECOND: f64 = 100.0;
+const LEAST_RUNS: usize = 3;
+
+/// Runs both models for about `budget`. Both have run before, so that what is made once is not measured.
 pub fn measure<E>(
     mut original: impl FnMut() -> Result<(), E>,
     mut small: impl FnMut() -> Result<(), E>,
+    budget: Duration,
 ) -> Result<Latency, E> {
     original()?;
     small()?;
+    let most = (budget.as_secs_f64() * MOST_RUNS_A_SECOND) as usize;
     let start = Instant::now();
     let mut times: Vec<(f64, f64)> = Vec::new();
-    while times.len() < LEAST_RUNS || times.len() < MOST_RUNS && start.elapsed() < BUDGET {
+    while times.len() < LEAST_RUNS || times.len() < most && start.elapsed() < budget {
         // A scheduler's slice may end with the first of each pair: both models take turns at being first.
         let pair = match times.len() % 2 == 0 {
             true => (time(&mut original)?, time(&mut small)?),

@@ -19,6 +19,7 @@ mod survey;
 mod window;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -32,7 +33,7 @@ pub use accuracy::{Accuracy, Metric};
 pub use agreement::{Closeness, OutputAgreement};
 pub use gram::{MomentSums, Moments, PairedMoments};
 pub use interval::Interval;
-pub use latency::Latency;
+pub use latency::{DEFAULT_BUDGET, Latency};
 pub use pairing::PairingError;
 pub use ranges::{Detail, Distribution, Grid, Range, RangeMethod, distributions, ranges};
 pub use run::{
@@ -110,15 +111,15 @@ pub enum Inputs<'a> {
 /// How to compare.
 #[derive(Clone, Copy)]
 pub struct Options<'a> {
-    /// Whether to take times as well.
-    pub latency: bool,
+    /// For how long to take times as well.
+    pub latency: Option<Duration>,
     /// Called after each sample, from several threads, with the number of all samples.
     pub progress: &'a (dyn Fn(usize) + Sync),
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Options { latency: false, progress: &|_| {} }
+        Options { latency: None, progress: &|_| {} }
     }
 }
 
@@ -203,11 +204,10 @@ pub fn check(original: &Model, small: &Model, inputs: Inputs, options: Options) 
         verdicts.extend(sample.verdicts);
     }
 
-    let latency = options.latency && !data.is_empty();
-    let latency = latency.then(|| {
+    let latency = options.latency.filter(|_| !data.is_empty()).map(|budget| {
         let sample = data.sample(0);
         let paired = pairing.inputs(&sample);
-        latency::measure(|| reference.run(&sample).map(drop), || candidate.run(&paired).map(drop)).ok()
+        latency::measure(|| reference.run(&sample).map(drop), || candidate.run(&paired).map(drop), budget).ok()
     });
     Ok(Check::Done(Box::new(Agreement {
         inputs: match data.source() {

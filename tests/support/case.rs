@@ -11,7 +11,7 @@ pub type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 pub struct Case {
     text: String,
-    data: Option<Dataset>,
+    pub data: Option<Dataset>,
     pub model: Model,
     pub pipeline: Pipeline,
 }

@@ -2,7 +2,7 @@
 """Time two models in ONNX Runtime, one thread, by turns.
 
     pip install numpy onnxruntime
-    benches/onnxruntime.py ORIGINAL.onnx SMALL.onnx DATA.npz [--runs N]
+    benches/latency.py ORIGINAL.onnx SMALL.onnx DATA.npz [--runs N]
 
 DATA.npz holds arrays named after the model's inputs, or `x`. Prints both medians, and the median of the paired ratios
 small / original with its 95 % interval (of the sign test) and its quartiles.

@@ -1,0 +1,47 @@
+//! The inner loops of int8 networks: convolutions, matrix products, and what stands between them.
+//!
+//! Activations are u8 in channels-last order, weights i8, sums 32 bits that wrap; a 1-D convolution is one of height 1. i8
+//! activations become u8 exactly by [`flip_signs`], with their zero points 128 higher. Results equal ONNX Runtime's. All
+//! kernels of an operator give the same result: what the portable one gives, which is the definition. Lengths that do not
+//! fit panic: they are an error of the caller, not of a model.
+//!
+//! Nothing here knows of models. Here, and only here, is arithmetic in `unsafe`.
+
+mod isa;
+mod aligned;
+mod geometry;
+mod epilogue;
+mod packing;
+mod terms;
+mod portable;
+mod threads;
+mod widest;
+mod taps;
+mod kernel;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+mod product;
+mod depthwise;
+mod convolution;
+mod matmul;
+mod quantize;
+mod elementwise;
+mod concat;
+mod pool;
+mod resize;
+
+pub use concat::{Part, concat};
+pub use convolution::{Convolution, ConvolutionShape, TransposedConvolution};
+pub use elementwise::{Multiplication, Table, broadcast};
+pub use epilogue::{Addition, Epilogue, Output, Quantization, Requantize, Scale};
+pub use geometry::{Images, Window};
+pub use isa::{Arithmetic, Dispatch, Isa, UnknownName};
+pub use matmul::{ActivationMatMul, MatMul, MatMulShape, MatrixView};
+pub use packing::{Integers, Weights};
+pub use pool::{AveragePool, max_pool};
+pub use quantize::{dynamic_quantization, flip_signs, transpose};
+pub use resize::{Blend, LinearResize, resize_nearest};
+pub use terms::{InputQuantization, Parameters};
+
+#[cfg(test)]
+mod tests;
