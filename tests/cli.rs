@@ -279,7 +279,7 @@ fn reports_do_not_depend_on_the_number_of_threads() {
     let folder = folder();
     let (_, out) = path(&folder, "small.onnx");
     let commands: [&[&str]; 3] = [
-        &[MODEL, "--data", DATA, "-o", &out],
+        &[MODEL, "--data", DATA, "-o", &out, "--passes", "cleanup,quantize(mode=weights)"],
         &["compare", MODEL, "testdata/models/mnist_resdw.onnx", "--data", DATA],
         &["run", MODEL, "--data", DATA],
     ];
@@ -310,4 +310,64 @@ fn the_outputs_of_a_run_are_written_sample_by_sample() {
     for index in [0, 17, 63] {
         assert!(runner.run(&samples.sample(index)).unwrap()[0].same_data(&data.sample(index)[0]), "sample {index}");
     }
+}
+
+/// A model whose last layer tells two classes apart by less than a step of int8, and samples for it.
+fn delicate_model(folder: &tempfile::TempDir) -> [String; 2] {
+    let mut state = 1u32;
+    let mut random = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / 8_388_608.0 - 1.0
+    };
+    let turn: Vec<f32> = (0..256).map(|i| if i % 17 == 0 { 1.0 } else { 0.05 * random() }).collect();
+    let weights: Vec<f32> = (0..16)
+        .flat_map(|_| {
+            let common = random();
+            [common, common + 0.002 * random()]
+        })
+        .collect();
+    let x: Vec<f32> = (0..200 * 16).map(|_| random()).collect();
+    let list = |numbers: &[f32]| numbers.iter().map(f32::to_string).collect::<Vec<_>>().join(", ");
+    let text = format!(
+        "<ir_version: 8, opset_import: [\"\" : 18]>
+        delicate (float[n,16] x) => (float[n,2] scores)
+        <float[16,16] turn = {{{}}}, float[16,2] weights = {{{}}}>
+        {{
+           [fine] turned = MatMul (x, turn)
+           [delicate] scores = MatMul (turned, weights)
+        }}",
+        list(&turn),
+        list(&weights)
+    );
+    let ((model, model_text), (data, data_text)) = (path(folder, "delicate.onnx"), path(folder, "delicate.npz"));
+    let parsed = onnxshrink::ir::Model::parse(&text).unwrap();
+    onnxshrink::onnx::write(&parsed, &model, &Default::default()).unwrap();
+    let x = onnxshrink::ir::Tensor::from_vec(vec![200, 16], x);
+    onnxshrink::data::write_npz(&data, &[("x".into(), x)]).unwrap();
+    [model_text, data_text]
+}
+
+#[test]
+fn the_layer_that_int8_harms_goes_back_to_float_until_accuracy_holds() {
+    let folder = folder();
+    let [model, data] = delicate_model(&folder);
+    let (_, out) = path(&folder, "small.onnx");
+    let passes = "cleanup,quantize(mode=static,arithmetic=int8)";
+
+    let ranking =
+        run(&["sensitivity", &model, "--data", &data, "--quantize", "quantize(mode=static,arithmetic=int8)", "--json"]);
+    let ranking: serde_json::Value = serde_json::from_slice(&ranking.stdout).expect("JSON");
+    let layers: Vec<_> = ranking.as_array().unwrap().iter().map(|row| row["layer"].as_str().unwrap()).collect();
+    assert_eq!(layers, ["delicate", "fine"]);
+
+    let arguments = [&model, "--data", &data, "-o", &out, "--passes", passes, "--json"];
+    let shrunk = |more: &[&str]| {
+        let output = run(&[&arguments[..], more].concat());
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        (output.status.code().unwrap(), report["returned"].clone())
+    };
+    assert_eq!(shrunk(&[]), (0, serde_json::Value::Null));
+    assert_eq!(shrunk(&["--max-drop", "20"]), (0, serde_json::json!(["delicate"])));
+    let metadata = metadata(Path::new(&out));
+    assert!(metadata.iter().any(|(_, text)| text.contains("keep=[delicate]")), "{metadata:?}");
 }

@@ -233,7 +233,7 @@ impl Plan<'_> {
         let node = self.model.node(id);
         let is_float32 = |value: &&ValueId| dtype(self.model, self.shapes, **value) == Some(DType::F32);
         let operands = node.inputs.iter().flatten().filter(is_float32);
-        let made_wide = operands.map(|&value| match self.model.producer(value) {
+        let mut made_wide = operands.map(|&value| match self.model.producer(value) {
             Some(producer) => !self.narrow.contains(&producer),
             None => self.model.constant(value).is_none(),
         });
@@ -242,9 +242,7 @@ impl Plan<'_> {
             Use::Node(reader, _) => !self.narrow.contains(reader),
             Use::Output(..) => true,
         });
-        LAYOUT.contains(&node.op.as_str())
-            && made_wide.fold(true, |all, wide| all && wide)
-            && read_wide.all(|wide| wide)
+        LAYOUT.contains(&node.op.as_str()) && made_wide.all(|wide| wide) && read_wide.all(|wide| wide)
     }
 }
 

@@ -244,6 +244,9 @@ pub fn sensitivities(
     samples: usize,
 ) -> Result<Vec<Sensitivity>, PassError> {
     let pass: Quantize = serde_json::from_value(Json::Object(options)).map_err(|error| PassError(error.to_string()))?;
+    if !matches!(pass.mode, Mode::Static) {
+        return Err(PassError("layers have sensitivities in `mode=static` only".into()));
+    }
     qdq::sensitivities(model, cx, &pass.static_settings()?, samples)
 }
 

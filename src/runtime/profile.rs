@@ -29,8 +29,11 @@ pub(super) struct Label {
     pub op: String,
 }
 
-/// Operators of tract that read 8-bit integers only to turn them into floats.
-const CONVERSIONS: &[&str] = &["Cast", "DequantizeLinearF32"];
+/// Operators that read 8-bit integers only to turn them into floats.
+const CONVERSIONS: &[&str] = &["Cast", "DequantizeLinearF32", "OnnxshrinkDequantize", "OnnxshrinkDequantizeLinear"];
+
+/// Operators that read floats and compute with 8-bit integers.
+const QUANTIZING: &[&str] = &["OnnxshrinkDynamicConv", "OnnxshrinkDynamicMatMul"];
 
 /// Runs `plan` node by node. What tract made of one node of the model counts as that node; what it made up itself, and
 /// what it fused across nodes, counts where its name says.
@@ -75,5 +78,5 @@ fn id(name: &str) -> &str {
 
 fn is_int8(op: &str, first_operand: Option<DatumType>) -> bool {
     let is_8_bit = |dtype: DatumType| matches!(dtype.unquantized(), DatumType::I8 | DatumType::U8);
-    first_operand.is_some_and(is_8_bit) && !CONVERSIONS.contains(&op)
+    first_operand.is_some_and(is_8_bit) && !CONVERSIONS.contains(&op) || QUANTIZING.contains(&op)
 }
