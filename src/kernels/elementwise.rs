@@ -33,7 +33,8 @@ impl Multiplication {
 
     #[inline(always)]
     fn byte(&self, a: u8, b: u8) -> u8 {
-        let centered = |x: u8, zero_point: u8| i32::from(x) - i32::from(zero_point);
+        let centered = |x: u8, zero_point: u8| f32::from(x) - f32::from(zero_point);
+        // Below 2¹⁶, so exact.
         let product = centered(a, self.zero_points[0]) * centered(b, self.zero_points[1]);
         requantize(product, self.ratio, self.zero_point, self.clamp)
     }

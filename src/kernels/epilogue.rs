@@ -63,16 +63,16 @@ impl Requantize {
     }
 
     pub(super) fn byte(&self, sum: i32, column: usize) -> u8 {
-        requantize(sum, self.multipliers[column], self.zero_point, self.clamp)
+        requantize(sum as f32, self.multipliers[column], self.zero_point, self.clamp)
     }
 }
 
 /// The byte of a sum: clamping before the rounding gives the same, and never leaves the range of i32.
 #[inline(always)]
-pub(super) fn requantize(sum: i32, multiplier: f32, zero_point: u8, [low, high]: [u8; 2]) -> u8 {
+pub(super) fn requantize(sum: f32, multiplier: f32, zero_point: u8, [low, high]: [u8; 2]) -> u8 {
     let zero_point = i32::from(zero_point);
     let (low, high) = (i32::from(low) - zero_point, i32::from(high) - zero_point);
-    (round(sum as f32 * multiplier, low as f32, high as f32) + zero_point) as u8
+    (round(sum * multiplier, low as f32, high as f32) + zero_point) as u8
 }
 
 /// Rounds what is clamped to `low..=high`, integers within ±2²⁴; what is not a number becomes `low`.

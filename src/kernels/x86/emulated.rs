@@ -72,7 +72,7 @@ impl<const LANES: usize> Vector for Emulated<LANES> {
             // SAFETY: the caller's promise.
             unsafe {
                 let multiplier = *to.multipliers.add(column + i);
-                let byte = requantize(sums[i / LANES].0[i % LANES], multiplier, to.zero_point as u8, clamp);
+                let byte = requantize(sums[i / LANES].0[i % LANES] as f32, multiplier, to.zero_point as u8, clamp);
                 *to.output.add(at + i) = if RESIDUAL { to.addition.byte(byte, *to.residual.add(at + i)) } else { byte };
             }
         }
