@@ -40,7 +40,8 @@ pub struct Scale {
     pub clamp: [f32; 2],
 }
 
-/// QLinearAdd: clamp(round((a · rₐ + c) + b · r_b), low, high), where r = scale / y scale and c gathers the zero points.
+/// QLinearAdd: clamp(round(a · rₐ + (b · r_b + c)), low, high), where r = scale / y scale and c gathers the zero points.
+/// Each product and sum is rounded once, as ONNX Runtime does on CPUs with FMA.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Addition {
     pub ratios: [f32; 2],
@@ -94,13 +95,14 @@ impl Addition {
     /// As ONNX Runtime computes the constants.
     pub fn new(a: Quantization, b: Quantization, y: Quantization) -> Addition {
         let ratios = [a.scale / y.scale, b.scale / y.scale];
-        let zeros = ratios[0] * f32::from(a.zero_point) + ratios[1] * f32::from(b.zero_point);
-        Addition { ratios, offset: f32::from(y.zero_point) - zeros, clamp: [0, 255] }
+        let zeros = [a, b].map(|operand| f32::from(operand.zero_point));
+        let offset = f32::from(y.zero_point) - ratios[0] * zeros[0] - ratios[1] * zeros[1];
+        Addition { ratios, offset, clamp: [0, 255] }
     }
 
     #[inline(always)]
     pub(super) fn byte(&self, a: u8, b: u8) -> u8 {
-        let sum = f32::from(a) * self.ratios[0] + self.offset + f32::from(b) * self.ratios[1];
+        let sum = f32::from(a).mul_add(self.ratios[0], f32::from(b).mul_add(self.ratios[1], self.offset));
         round(sum, self.clamp[0].into(), self.clamp[1].into()) as u8
     }
 }

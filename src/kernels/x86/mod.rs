@@ -7,6 +7,7 @@ mod avx2;
 mod depthwise;
 #[cfg(test)]
 mod emulated;
+mod elementwise;
 mod finish;
 mod tile;
 mod vector;
@@ -19,6 +20,8 @@ use super::packing::{Matrix, PANEL};
 use super::product::Destination;
 use super::taps::{Element, Taps};
 use super::terms::Terms;
+pub(super) use elementwise::add;
+
 use depthwise::{Interleave, Line, Part};
 use finish::{AnyFinish, Finish};
 use tile::{Job, Place};
