@@ -77,6 +77,7 @@ fn each_run(a: &[u8], b: &[u8], output: &mut [u8], mut visit: impl FnMut(&[u8], 
 #[inline(always)]
 fn zip(a: &[u8], b: &[u8], output: &mut [u8], function: impl Fn(u8, u8) -> u8) {
     match (a, b) {
+        (&[a], &[b]) => output.fill(function(a, b)),
         (&[a], b) => output.iter_mut().zip(b).for_each(|(y, &b)| *y = function(a, b)),
         (a, &[b]) => output.iter_mut().zip(a).for_each(|(y, &a)| *y = function(a, b)),
         (a, b) => output.iter_mut().zip(a).zip(b).for_each(|((y, &a), &b)| *y = function(a, b)),

@@ -156,6 +156,15 @@ proptest! {
 }
 
 #[test]
+fn two_scalars_fill_the_output() {
+    let q = Quantization { scale: 0.5, zero_point: 0 };
+    let (mut sums, mut products) = ([0; 3], [0; 3]);
+    Addition::new(q, q, q).run(&[3], &[4], &mut sums);
+    Multiplication::new(q, q, q).run(&[3], &[4], &mut products);
+    assert_eq!((sums, products), ([7; 3], [6; 3]));
+}
+
+#[test]
 fn nearest_resizing_copies_pixels() {
     let images = Images { batch: 2, size: [2, 2], channels: 2 };
     let x: Vec<u8> = (0..16).collect();
