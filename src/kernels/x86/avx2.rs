@@ -70,6 +70,7 @@ pub(super) use shared_methods;
 
 impl Interleave for Words {
     const PARTS: usize = 2;
+    const SHARING: usize = 4;
 
     #[inline(always)]
     unsafe fn interleave(rows: [*const u8; 4], valid: usize) -> [Self; 4] {

@@ -96,6 +96,7 @@ impl<const LANES: usize> Vector for Emulated<LANES> {
 
 impl<const LANES: usize> Interleave for Emulated<LANES> {
     const PARTS: usize = 4;
+    const SHARING: usize = if LANES == 16 { 4 } else { 2 };
 
     unsafe fn interleave(rows: [*const u8; 4], valid: usize) -> [Self; 4] {
         let byte = |row: *const u8, channel: usize| match channel < valid {

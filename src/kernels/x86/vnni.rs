@@ -55,6 +55,7 @@ macro_rules! vnni_256 {
 
         impl Interleave for $vector {
             const PARTS: usize = 4;
+            const SHARING: usize = 2;
 
             #[inline(always)]
             unsafe fn interleave(rows: [*const u8; 4], valid: usize) -> [Self; 4] {
@@ -354,6 +355,7 @@ unsafe fn write<const N: usize>(bytes: __m512i, to: *mut u8, valid: usize) {
 
 impl Interleave for Wide {
     const PARTS: usize = 4;
+    const SHARING: usize = 4;
 
     #[inline(always)]
     unsafe fn interleave(rows: [*const u8; 4], valid: usize) -> [Self; 4] {
