@@ -8,6 +8,7 @@ use super::packing::Matrix;
 use super::product::{Destination, Product};
 use super::taps::Input;
 use super::terms::{Constants, InputQuantization, Parameters};
+use super::widest::widest;
 
 /// What a convolution maps to what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,8 +81,8 @@ impl ConvolutionShape {
         mut output: Output,
     ) {
         let (inputs, outputs) = (self.in_channels / self.groups, self.out_channels / self.groups);
-        let widened =
-            products[0].reads_words(rows.taps()).then(|| input.iter().map(|&x| x.into()).collect::<Vec<i16>>());
+        let widen = || widest(|| input.iter().map(|&x| x.into()).collect::<Vec<i16>>());
+        let widened = products[0].reads_words(rows.taps()).then(widen);
         for (group, product) in products.iter().enumerate() {
             let terms = quantization.map(|quantization| product.terms().for_input(quantization));
             let input =

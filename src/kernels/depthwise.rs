@@ -59,6 +59,7 @@ thread_local!(static SCRATCH: Cell<Scratch> = Cell::default());
 impl Depthwise {
     /// Weights are [channels, 1, kernel height, kernel width].
     pub(super) fn new(dispatch: Dispatch, window: Window, channels: usize, parameters: &Parameters) -> Depthwise {
+        dispatch.isa.require();
         let taps = window.taps();
         let weight = |tap: usize, channel: usize| parameters.weights.centered(channel * taps + tap, channel);
         let matrix = Matrix::new(taps, channels, weight);

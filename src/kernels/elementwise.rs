@@ -1,9 +1,11 @@
 //! Addition, multiplication and functions of one byte.
 
-use super::epilogue::{Addition, Quantization, requantize};
+use super::epilogue::{Addition, Quantization, round};
 use super::widest::widest;
+#[cfg(target_arch = "x86_64")]
+use super::{isa::Isa, x86};
 
-/// QLinearMul: clamp(round((a - zₐ) · (b - z_b) · ratio) + z, low, high), where ratio = a scale · b scale / y scale.
+/// QLinearMul: clamp(round((a - zₐ) · (b - z_b) · ratio + z), low, high), where ratio = a scale · b scale / y scale.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Multiplication {
     pub ratio: f32,
@@ -20,7 +22,14 @@ pub struct Table(pub [u8; 256]);
 impl Addition {
     /// Operands are as long as the output or repeat: a scalar has length 1, a value a channel the length of the last axis.
     pub fn run(&self, a: &[u8], b: &[u8], output: &mut [u8]) {
-        widest(|| zip_repeating(a, b, output, |a, b| self.byte(a, b)));
+        each_run(a, b, output, |a, b, output| {
+            #[cfg(target_arch = "x86_64")]
+            if Isa::Avx2.is_available() {
+                // SAFETY: the CPU has AVX2.
+                return unsafe { x86::add(self, a, b, output) };
+            }
+            zip(a, b, output, |a, b| self.byte(a, b));
+        });
     }
 }
 
@@ -33,50 +42,45 @@ impl Multiplication {
 
     #[inline(always)]
     fn byte(&self, a: u8, b: u8) -> u8 {
-        let centered = |x: u8, zero_point: u8| i32::from(x) - i32::from(zero_point);
+        let centered = |x: u8, zero_point: u8| f32::from(x) - f32::from(zero_point);
+        // Below 2¹⁶, so exact.
         let product = centered(a, self.zero_points[0]) * centered(b, self.zero_points[1]);
-        requantize(product, self.ratio, self.zero_point, self.clamp)
+        let [low, high] = self.clamp.map(f32::from);
+        round(product * self.ratio + f32::from(self.zero_point), low, high) as u8
     }
 
     /// Operands are as long as the output or repeat, as in an addition.
     pub fn run(&self, a: &[u8], b: &[u8], output: &mut [u8]) {
-        widest(|| zip_repeating(a, b, output, |a, b| self.byte(a, b)));
+        widest(|| each_run(a, b, output, |a, b, output| zip(a, b, output, |a, b| self.byte(a, b))));
+    }
+}
+
+/// Visits runs of the output in which each operand is as long as the run, or one byte.
+#[inline(always)]
+fn each_run(a: &[u8], b: &[u8], output: &mut [u8], mut visit: impl FnMut(&[u8], &[u8], &mut [u8])) {
+    if output.is_empty() {
+        return;
+    }
+    let length = [a.len(), b.len()].into_iter().filter(|&length| length != 1).min().unwrap_or(output.len());
+    let repeats = |whole: usize, part: usize| part != 0 && whole.is_multiple_of(part);
+    let even = |operand: &[u8]| operand.len() == 1 || repeats(operand.len(), length);
+    assert!(repeats(output.len(), length) && even(a) && even(b), "operands that do not repeat evenly");
+    for (index, output) in output.chunks_exact_mut(length).enumerate() {
+        let part = |operand: &[u8]| match operand.len() {
+            1 => 0..1,
+            all => index * length % all..index * length % all + length,
+        };
+        visit(&a[part(a)], &b[part(b)], output);
     }
 }
 
 #[inline(always)]
-fn zip_repeating(a: &[u8], b: &[u8], output: &mut [u8], function: impl Fn(u8, u8) -> u8) {
-    let period = output.len().min(a.len().max(1)).min(b.len().max(1));
-    if output.is_empty() {
-        return;
-    }
-    for operand in [a, b] {
-        assert!(
-            !operand.is_empty() && output.len().is_multiple_of(operand.len()),
-            "an operand that does not repeat evenly"
-        );
-    }
+fn zip(a: &[u8], b: &[u8], output: &mut [u8], function: impl Fn(u8, u8) -> u8) {
     match (a, b) {
-        (&[a], b) if b.len() == output.len() => {
-            for (y, &b) in output.iter_mut().zip(b) {
-                *y = function(a, b);
-            }
-        }
-        (a, &[b]) if a.len() == output.len() => {
-            for (y, &a) in output.iter_mut().zip(a) {
-                *y = function(a, b);
-            }
-        }
-        (a, b) => {
-            assert!(a.len() % period == 0 && b.len() % period == 0, "operands that do not repeat evenly");
-            for (index, output) in output.chunks_exact_mut(period).enumerate() {
-                let part = |operand: &[u8]| index * period % operand.len();
-                let (a, b) = (&a[part(a)..][..period], &b[part(b)..][..period]);
-                for ((y, &a), &b) in output.iter_mut().zip(a).zip(b) {
-                    *y = function(a, b);
-                }
-            }
-        }
+        (&[a], &[b]) => output.fill(function(a, b)),
+        (&[a], b) => output.iter_mut().zip(b).for_each(|(y, &b)| *y = function(a, b)),
+        (a, &[b]) => output.iter_mut().zip(a).for_each(|(y, &a)| *y = function(a, b)),
+        (a, b) => output.iter_mut().zip(a).zip(b).for_each(|((y, &a), &b)| *y = function(a, b)),
     }
 }
 

@@ -40,7 +40,8 @@ pub struct Scale {
     pub clamp: [f32; 2],
 }
 
-/// QLinearAdd: clamp(round((a · rₐ + c) + b · r_b), low, high), where r = scale / y scale and c gathers the zero points.
+/// QLinearAdd: clamp(round(a · rₐ + (b · r_b + c)), low, high), where r = scale / y scale and c gathers the zero points.
+/// Each product and sum is rounded once, as ONNX Runtime does on CPUs with FMA.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Addition {
     pub ratios: [f32; 2],
@@ -63,16 +64,16 @@ impl Requantize {
     }
 
     pub(super) fn byte(&self, sum: i32, column: usize) -> u8 {
-        requantize(sum, self.multipliers[column], self.zero_point, self.clamp)
+        requantize(sum as f32, self.multipliers[column], self.zero_point, self.clamp)
     }
 }
 
 /// The byte of a sum: clamping before the rounding gives the same, and never leaves the range of i32.
 #[inline(always)]
-pub(super) fn requantize(sum: i32, multiplier: f32, zero_point: u8, [low, high]: [u8; 2]) -> u8 {
+pub(super) fn requantize(sum: f32, multiplier: f32, zero_point: u8, [low, high]: [u8; 2]) -> u8 {
     let zero_point = i32::from(zero_point);
     let (low, high) = (i32::from(low) - zero_point, i32::from(high) - zero_point);
-    (round(sum as f32 * multiplier, low as f32, high as f32) + zero_point) as u8
+    (round(sum * multiplier, low as f32, high as f32) + zero_point) as u8
 }
 
 /// Rounds what is clamped to `low..=high`, integers within ±2²⁴; what is not a number becomes `low`.
@@ -94,13 +95,14 @@ impl Addition {
     /// As ONNX Runtime computes the constants.
     pub fn new(a: Quantization, b: Quantization, y: Quantization) -> Addition {
         let ratios = [a.scale / y.scale, b.scale / y.scale];
-        let zeros = ratios[0] * f32::from(a.zero_point) + ratios[1] * f32::from(b.zero_point);
-        Addition { ratios, offset: f32::from(y.zero_point) - zeros, clamp: [0, 255] }
+        let zeros = [a, b].map(|operand| f32::from(operand.zero_point));
+        let offset = f32::from(y.zero_point) - ratios[0] * zeros[0] - ratios[1] * zeros[1];
+        Addition { ratios, offset, clamp: [0, 255] }
     }
 
     #[inline(always)]
     pub(super) fn byte(&self, a: u8, b: u8) -> u8 {
-        let sum = f32::from(a) * self.ratios[0] + self.offset + f32::from(b) * self.ratios[1];
+        let sum = f32::from(a).mul_add(self.ratios[0], f32::from(b).mul_add(self.ratios[1], self.offset));
         round(sum, self.clamp[0].into(), self.clamp[1].into()) as u8
     }
 }

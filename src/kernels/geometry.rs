@@ -167,9 +167,17 @@ impl Windows {
         for slots in table.chunks_exact_mut(self.taps()) {
             let columns = horizontal.of(x);
             if vertical.inside[y] && horizontal.inside[x] {
-                for (slots, &row) in slots.chunks_exact_mut(columns.len()).zip(vertical.of(y)) {
-                    for (slot, &column) in slots.iter_mut().zip(columns) {
-                        *slot = at(image + row + column);
+                let at = |row: usize, column: usize| at(image + row + column);
+                match columns.len() {
+                    1 => fill_inside::<P, 1>(slots, vertical.of(y), columns, at),
+                    3 => fill_inside::<P, 3>(slots, vertical.of(y), columns, at),
+                    5 => fill_inside::<P, 5>(slots, vertical.of(y), columns, at),
+                    width => {
+                        for (slots, &row) in slots.chunks_exact_mut(width).zip(vertical.of(y)) {
+                            for (slot, &column) in slots.iter_mut().zip(columns) {
+                                *slot = at(row, column);
+                            }
+                        }
                     }
                 }
             } else {
@@ -188,6 +196,20 @@ impl Windows {
                 (y, image) = (0, image + self.image);
             }
         }
+    }
+}
+
+/// The taps of a window that lies in the image, `WIDTH` in each of its rows.
+#[inline(always)]
+fn fill_inside<P, const WIDTH: usize>(
+    slots: &mut [P],
+    rows: &[usize],
+    columns: &[usize],
+    at: impl Fn(usize, usize) -> P,
+) {
+    let columns: &[usize; WIDTH] = columns.try_into().expect("as many columns as the window has");
+    for (slots, &row) in slots.as_chunks_mut::<WIDTH>().0.iter_mut().zip(rows) {
+        *slots = std::array::from_fn(|index| at(row, columns[index]));
     }
 }
 

@@ -62,6 +62,11 @@ impl Isa {
         }
     }
 
+    /// Panics where this CPU cannot run its kernels, which would be undefined.
+    pub(super) fn require(self) {
+        assert!(self.is_available(), "this CPU has no {self}");
+    }
+
     /// Those this CPU has, slowest first.
     pub fn available() -> Vec<Isa> {
         Isa::ALL.into_iter().filter(|isa| isa.is_available()).collect()
@@ -158,6 +163,13 @@ mod tests {
         }
         let error = "avx".parse::<Isa>().unwrap_err();
         assert_eq!(error.to_string(), "`avx` is not one of portable, avx2, avx-vnni, avx512-vnni");
+    }
+
+    #[test]
+    fn what_the_cpu_lacks_is_refused() {
+        for isa in Isa::ALL {
+            assert_eq!(std::panic::catch_unwind(|| isa.require()).is_ok(), isa.is_available());
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub(super) enum Kernel {
 impl Kernel {
     /// `may_saturate`: whether ONNX Runtime multiplies such weights by `vpmaddubsw`.
     pub(super) fn choose(dispatch: Dispatch, matrix: &Matrix, may_saturate: bool, terms: &Terms) -> Kernel {
+        dispatch.isa.require();
         let overflows = matrix.can_saturate();
         let saturating = dispatch.arithmetic == Arithmetic::Saturating && may_saturate && overflows;
         match dispatch.isa {
@@ -45,6 +46,7 @@ impl Kernel {
 
     /// For a product of two activations; `saturating` if it is one of u8 and i8 that saturates.
     pub(super) fn of_activations(isa: Isa, saturating: bool, bounded: bool) -> Kernel {
+        isa.require();
         match isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni if saturating => Kernel::Avx2Bytes,

@@ -152,44 +152,73 @@ pub(super) struct Activations<'a> {
 
 impl Activations<'_> {
     /// Packs what `narrow` makes of each byte, and sums it by column.
+    #[inline(always)]
     pub(super) fn pack<T: Plain + Default + Into<i32>, const GRANULE: usize>(
         &self,
-        narrow: impl Fn(u8) -> T,
+        narrow: impl Fn(u8) -> T + Copy,
     ) -> (Aligned<T>, Vec<i32>) {
         let depth = self.depth.next_multiple_of(GRANULE);
         let mut packed = Aligned::zeros(packed_length(self.depth, self.columns, GRANULE));
         let mut sums = vec![0i32; self.columns];
-        match self.transposed {
-            true => {
-                for (column, sum) in sums.iter_mut().enumerate() {
-                    let row = &self.values[column * self.stride..][..self.depth];
-                    let panel = &mut packed[column / PANEL * depth * PANEL..][..depth * PANEL];
-                    for (granule, x) in panel.chunks_exact_mut(PANEL * GRANULE).zip(row.chunks(GRANULE)) {
-                        for (to, &x) in granule[column % PANEL * GRANULE..].iter_mut().zip(x) {
-                            *to = narrow(x);
-                            *sum += (*to).into();
-                        }
-                    }
-                }
-            }
-            false => {
-                for (index, (panel, sums)) in
-                    packed.chunks_exact_mut(depth * PANEL).zip(sums.chunks_mut(PANEL)).enumerate()
-                {
-                    for (group, granule) in panel.chunks_exact_mut(PANEL * GRANULE).enumerate() {
-                        for k in 0..GRANULE.min(self.depth - group * GRANULE) {
-                            let start = (group * GRANULE + k) * self.stride + index * PANEL;
-                            let row = &self.values[start..][..sums.len()];
-                            let to = granule[k..].iter_mut().step_by(GRANULE);
-                            for ((to, &x), sum) in to.zip(row).zip(sums.iter_mut()) {
-                                *to = narrow(x);
-                                *sum += (*to).into();
-                            }
-                        }
-                    }
-                }
+        let panels = packed.chunks_exact_mut(depth * PANEL).zip(sums.chunks_mut(PANEL));
+        for (index, (panel, sums)) in panels.enumerate() {
+            match self.transposed {
+                true => self.pack_rows::<T, GRANULE>(index * PANEL, panel, sums, narrow),
+                false => self.pack_columns::<T, GRANULE>(index * PANEL, panel, sums, narrow),
             }
         }
         (packed, sums)
+    }
+
+    /// A panel of b transposed: each of its rows is a column.
+    #[inline(always)]
+    fn pack_rows<T: Plain + Into<i32>, const GRANULE: usize>(
+        &self,
+        first: usize,
+        panel: &mut [T],
+        sums: &mut [i32],
+        narrow: impl Fn(u8) -> T + Copy,
+    ) {
+        for (column, sum) in sums.iter_mut().enumerate() {
+            let row = &self.values[(first + column) * self.stride..][..self.depth];
+            *sum = row.iter().map(|&x| narrow(x).into()).sum();
+            let (whole, rest) = row.as_chunks::<GRANULE>();
+            let mut granules = panel.chunks_exact_mut(PANEL * GRANULE);
+            for (x, granule) in whole.iter().zip(&mut granules) {
+                granule[column * GRANULE..][..GRANULE].copy_from_slice(&x.map(narrow));
+            }
+            for (granule, &x) in granules.flat_map(|granule| &mut granule[column * GRANULE..][..GRANULE]).zip(rest) {
+                *granule = narrow(x);
+            }
+        }
+    }
+
+    /// A panel of b as it is: its rows are interleaved.
+    #[inline(always)]
+    fn pack_columns<T: Plain + Default + Into<i32>, const GRANULE: usize>(
+        &self,
+        first: usize,
+        panel: &mut [T],
+        sums: &mut [i32],
+        narrow: impl Fn(u8) -> T + Copy,
+    ) {
+        let row = |k: usize| &self.values[k * self.stride + first..][..sums.len()];
+        let mut all = [0i32; PANEL];
+        for (group, granule) in panel.chunks_exact_mut(PANEL * GRANULE).enumerate() {
+            let mut rows = [[T::default(); PANEL]; GRANULE];
+            for (k, to) in (group * GRANULE..self.depth).zip(&mut rows) {
+                match row(k).first_chunk::<PANEL>() {
+                    Some(row) => *to = row.map(narrow),
+                    None => to.iter_mut().zip(row(k)).for_each(|(to, &x)| *to = narrow(x)),
+                }
+                for (sum, &x) in all.iter_mut().zip(&*to) {
+                    *sum += x.into();
+                }
+            }
+            for (column, granule) in granule.as_chunks_mut::<GRANULE>().0.iter_mut().enumerate() {
+                *granule = std::array::from_fn(|k| rows[k][column]);
+            }
+        }
+        sums.copy_from_slice(&all[..sums.len()]);
     }
 }

@@ -80,7 +80,7 @@ impl AveragePool {
         let multiplier = self.x.scale / (self.y.scale * counted as f32);
         let zeros = i32::from(self.x.zero_point) * read as i32;
         for (y, &sum) in output.iter_mut().zip(sums) {
-            *y = requantize(sum - zeros, multiplier, self.y.zero_point, [0, 255]);
+            *y = requantize((sum - zeros) as f32, multiplier, self.y.zero_point, [0, 255]);
         }
     }
 

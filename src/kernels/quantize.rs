@@ -47,44 +47,47 @@ impl Quantization {
             let images = x.chunks_exact(channels * pixels).zip(output.chunks_exact_mut(padded * pixels));
             for (x, output) in images {
                 for (part, output) in output.chunks_mut(PART * padded).enumerate() {
+                    if padded == 4 {
+                        let planes = self.quantize_part::<4>(x, pixels, part * PART, 0);
+                        for (index, pixel) in output.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+                            *pixel = std::array::from_fn(|channel| planes[channel][index]);
+                        }
+                        continue;
+                    }
                     for first in (0..padded).step_by(TOGETHER) {
+                        let planes = self.quantize_part::<TOGETHER>(x, pixels, part * PART, first);
                         let count = TOGETHER.min(padded - first);
-                        self.quantize_part(x, pixels, part * PART, first, &mut output[first..], count, padded);
+                        for (index, pixel) in output.chunks_exact_mut(padded).enumerate() {
+                            for (byte, plane) in pixel[first..][..count].iter_mut().zip(&planes) {
+                                *byte = plane[index];
+                            }
+                        }
                     }
                 }
             }
         });
     }
 
-    /// Quantizes some channels of some pixels: each channel by itself, and then all of a pixel together.
-    #[allow(clippy::too_many_arguments)]
+    /// Quantizes some channels of some pixels. Channels behind the last plane are filled with the zero point.
     #[inline(always)]
-    fn quantize_part(
+    fn quantize_part<const CHANNELS: usize>(
         &self,
         planes: &[f32],
         pixels: usize,
         start: usize,
         first: usize,
-        output: &mut [u8],
-        count: usize,
-        stride: usize,
-    ) {
+    ) -> [[u8; PART]; CHANNELS] {
         let length = PART.min(pixels - start);
-        let mut quantized = [[self.zero_point; PART]; TOGETHER];
-        for (channel, quantized) in quantized.iter_mut().enumerate().take(count) {
+        let mut quantized = [[self.zero_point; PART]; CHANNELS];
+        for (channel, quantized) in quantized.iter_mut().enumerate() {
             let at = (first + channel) * pixels + start;
-            // Planes end where channels are filled up.
             if let Some(plane) = planes.get(at..at + length) {
                 for (q, &x) in quantized.iter_mut().zip(plane) {
                     *q = self.quantize(x);
                 }
             }
         }
-        for (index, pixel) in output.chunks_mut(stride).enumerate() {
-            for (byte, quantized) in pixel.iter_mut().zip(&quantized).take(count) {
-                *byte = quantized[index];
-            }
-        }
+        quantized
     }
 
     /// [batch, pixels, channels] bytes to [batch, channels, pixels] floats.

@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use super::geometry::{OUTSIDE, Rows};
+use super::widest::widest;
 
 /// What a kernel reads: bytes, or bytes widened to words.
 pub(super) trait Element: Copy + From<u8> {}
@@ -91,7 +92,7 @@ impl<T: Element> Copied<T> {
         self.rows.clear();
         if matches!(*input.rows, Rows::Matrix { stride } if stride == depth && padded == depth) {
             let values = &input.values[input.offset + rows.start * depth..][..rows.len() * depth];
-            return self.rows.extend(values.iter().map(|&x| T::from(x)));
+            return widest(|| self.rows.extend(values.iter().map(|&x| T::from(x))));
         }
         self.rows.resize(rows.len() * padded, T::from(0));
         input.rows.fill(rows, |at| at, OUTSIDE, &mut self.offsets);

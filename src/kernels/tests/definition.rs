@@ -44,6 +44,6 @@ pub fn finish(epilogue: &Epilogue, column: usize, sum: i32, residual: Option<u8>
 
 pub fn add(addition: &Addition, a: u8, b: u8) -> u8 {
     let [ratio_a, ratio_b] = addition.ratios;
-    let sum = (f32::from(a) * ratio_a + addition.offset) + f32::from(b) * ratio_b;
+    let sum = f32::from(a).mul_add(ratio_a, f32::from(b).mul_add(ratio_b, addition.offset));
     (sum.round_ties_even() as i32).clamp(addition.clamp[0].into(), addition.clamp[1].into()) as u8
 }

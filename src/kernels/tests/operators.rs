@@ -32,6 +32,10 @@ proptest! {
             let real = f64::from(a.dequantize(p)) * f64::from(b.dequantize(q)) / f64::from(y.scale);
             let real = (real + f64::from(y.zero_point)).clamp(0.0, 255.0);
             prop_assert!((f64::from(products[i]) - real).abs() <= 0.501, "{} {real}", products[i]);
+            // ONNX Runtime adds the zero point before it rounds, which moves ties.
+            let product = (i32::from(p) - i32::from(a.zero_point)) * (i32::from(q) - i32::from(b.zero_point));
+            let exact = product as f32 * multiplication.ratio + f32::from(y.zero_point);
+            prop_assert_eq!(products[i], exact.round_ties_even() as u8);
         }
     }
 
@@ -149,6 +153,15 @@ proptest! {
             prop_assert!((f32::from(y) - (a * (1.0 - weight) + b * weight)).abs() <= 0.51);
         }
     }
+}
+
+#[test]
+fn two_scalars_fill_the_output() {
+    let q = Quantization { scale: 0.5, zero_point: 0 };
+    let (mut sums, mut products) = ([0; 3], [0; 3]);
+    Addition::new(q, q, q).run(&[3], &[4], &mut sums);
+    Multiplication::new(q, q, q).run(&[3], &[4], &mut products);
+    assert_eq!((sums, products), ([7; 3], [6; 3]));
 }
 
 #[test]

@@ -70,6 +70,7 @@ pub(super) use shared_methods;
 
 impl Interleave for Words {
     const PARTS: usize = 2;
+    const SHARING: usize = 4;
 
     #[inline(always)]
     unsafe fn interleave(rows: [*const u8; 4], valid: usize) -> [Self; 4] {
@@ -160,9 +161,17 @@ pub(super) unsafe fn finish_16<const RESIDUAL: bool>(
             first = add(first, residual, &to.addition);
             second = add(second, _mm_srli_si128(residual, 8), &to.addition);
         }
+        write_16(pack_16(first, second), to.output.add(at), valid);
+    }
+}
+
+/// 16 integers as bytes.
+#[inline(always)]
+pub(super) unsafe fn pack_16(first: __m256i, second: __m256i) -> __m128i {
+    // SAFETY: the caller's promise.
+    unsafe {
         let words = _mm256_permute4x64_epi64(_mm256_packs_epi32(first, second), 0b11_01_10_00);
-        let bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
-        write_16(bytes, to.output.add(at), valid);
+        _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1))
     }
 }
 
@@ -179,15 +188,15 @@ unsafe fn requantize<const RESIDUAL: bool>(sums: __m256i, multipliers: *const f3
     }
 }
 
-/// round(clamp((a · rₐ + c) + b · r_b)) for eight bytes; `a` holds them as integers, `b` in its lower half.
+/// round(clamp(a · rₐ + (b · r_b + c))) for eight bytes; `a` holds them as integers, `b` in its lower half.
 #[inline(always)]
 pub(super) unsafe fn add(a: __m256i, b: __m128i, addition: &Addition) -> __m256i {
     // SAFETY: the caller's promise.
     unsafe {
         let [ratio_a, ratio_b] = addition.ratios;
-        let a = _mm256_mul_ps(_mm256_cvtepi32_ps(a), _mm256_set1_ps(ratio_a));
-        let b = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(b)), _mm256_set1_ps(ratio_b));
-        let sum = _mm256_add_ps(_mm256_add_ps(a, _mm256_set1_ps(addition.offset)), b);
+        let b = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(b));
+        let b = _mm256_fmadd_ps(b, _mm256_set1_ps(ratio_b), _mm256_set1_ps(addition.offset));
+        let sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(a), _mm256_set1_ps(ratio_a), b);
         let low = _mm256_set1_ps(addition.clamp[0] as f32);
         let high = _mm256_set1_ps(addition.clamp[1] as f32);
         _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(sum, low), high))

@@ -15,6 +15,8 @@ use super::vector::Vector;
 pub(super) trait Interleave: Vector {
     /// Registers for the channels of one block.
     const PARTS: usize;
+    /// Pixels that share the weights, four or two: their sums must leave some registers free.
+    const SHARING: usize;
 
     /// Reads the first `valid` channels of a block from each of `GRANULE` rows (the others of the four are not read) into
     /// lanes of one channel each, in the order of [`channel_of_lane`].
@@ -60,9 +62,6 @@ pub(super) struct Part {
 
 /// Pixels whose columns are in the buffer at once.
 const PIXELS: usize = 32;
-
-/// Pixels that share the weights.
-const SHARING: usize = 4;
 
 /// The functions of an instruction set, compiled with its features.
 pub(super) trait Kernel {
@@ -152,9 +151,12 @@ unsafe fn sum_part<V: Interleave, const PARTS: usize, const KERNEL: usize, const
             false => fill::<V, PARTS, KERNEL, STRIDE>(line, part, line.channels - part.channel),
         }
         let mut pixel = 0;
-        while pixel + SHARING <= part.count {
-            sum_pixels::<V, PARTS, KERNEL, STRIDE, SHARING>(line, part, pixel);
-            pixel += SHARING;
+        while pixel + V::SHARING <= part.count {
+            match V::SHARING {
+                4 => sum_pixels::<V, PARTS, KERNEL, STRIDE, 4>(line, part, pixel),
+                _ => sum_pixels::<V, PARTS, KERNEL, STRIDE, 2>(line, part, pixel),
+            }
+            pixel += V::SHARING;
         }
         while pixel < part.count {
             sum_pixels::<V, PARTS, KERNEL, STRIDE, 1>(line, part, pixel);

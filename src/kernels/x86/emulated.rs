@@ -72,7 +72,7 @@ impl<const LANES: usize> Vector for Emulated<LANES> {
             // SAFETY: the caller's promise.
             unsafe {
                 let multiplier = *to.multipliers.add(column + i);
-                let byte = requantize(sums[i / LANES].0[i % LANES], multiplier, to.zero_point as u8, clamp);
+                let byte = requantize(sums[i / LANES].0[i % LANES] as f32, multiplier, to.zero_point as u8, clamp);
                 *to.output.add(at + i) = if RESIDUAL { to.addition.byte(byte, *to.residual.add(at + i)) } else { byte };
             }
         }
@@ -96,6 +96,7 @@ impl<const LANES: usize> Vector for Emulated<LANES> {
 
 impl<const LANES: usize> Interleave for Emulated<LANES> {
     const PARTS: usize = 4;
+    const SHARING: usize = if LANES == 16 { 4 } else { 2 };
 
     unsafe fn interleave(rows: [*const u8; 4], valid: usize) -> [Self; 4] {
         let byte = |row: *const u8, channel: usize| match channel < valid {

@@ -7,6 +7,7 @@ mod avx2;
 mod depthwise;
 #[cfg(test)]
 mod emulated;
+mod elementwise;
 mod finish;
 mod tile;
 mod vector;
@@ -19,6 +20,8 @@ use super::packing::{Matrix, PANEL};
 use super::product::Destination;
 use super::taps::{Element, Taps};
 use super::terms::Terms;
+pub(super) use elementwise::add;
+
 use depthwise::{Interleave, Line, Part};
 use finish::{AnyFinish, Finish};
 use tile::{Job, Place};
@@ -122,6 +125,7 @@ impl<W> DepthwiseLine<'_, W> {
         scratch.rows.extend(rows.iter().map(|row| row.map_or(std::ptr::null(), <[u8]>::as_ptr)));
         let columns = depthwise::columns_length::<V>(kernel, stride, dilation) * size_of::<V>();
         scratch.buffer.reserve(columns + depthwise::sums_length::<V>() * size_of::<V>());
+        let buffer = scratch.buffer.as_mut_ptr();
         let job = Line {
             rows: scratch.rows.as_ptr(),
             kernel,
@@ -134,8 +138,8 @@ impl<W> DepthwiseLine<'_, W> {
             pixels: output.len() / channels,
             weights: weights.as_ptr(),
             bias: terms.bias.as_ptr(),
-            columns: scratch.buffer.as_mut_ptr().cast(),
-            sums: scratch.buffer[columns..].as_mut_ptr().cast(),
+            columns: buffer.cast(),
+            sums: buffer.wrapping_add(columns).cast(),
         };
         // SAFETY: the caller's promise, and lengths as checked; terms are filled up to the widest tile.
         unsafe { AnyFinish::new(&terms.epilogue, residual, output).convolve::<K>(&job) }

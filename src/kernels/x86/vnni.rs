@@ -55,6 +55,7 @@ macro_rules! vnni_256 {
 
         impl Interleave for $vector {
             const PARTS: usize = 4;
+            const SHARING: usize = 2;
 
             #[inline(always)]
             unsafe fn interleave(rows: [*const u8; 4], valid: usize) -> [Self; 4] {
@@ -160,7 +161,7 @@ unsafe fn round_8(sums: __m256i, multipliers: *const f32) -> __m256i {
     unsafe { _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_cvtepi32_ps(sums), _mm256_loadu_ps(multipliers))) }
 }
 
-/// Offsets and clamps `rounded`, then round((a · rₐ + c) + b · r_b), not yet clamped; `b` is in the lower half.
+/// Offsets and clamps `rounded`, then round(a · rₐ + (b · r_b + c)), not yet clamped; `b` is in the lower half.
 #[inline(always)]
 unsafe fn add_8<const RESIDUAL: bool>(rounded: __m256i, b: __m128i, to: &ToBytes<RESIDUAL>) -> __m256i {
     // SAFETY: the caller's promise.
@@ -170,8 +171,8 @@ unsafe fn add_8<const RESIDUAL: bool>(rounded: __m256i, b: __m128i, to: &ToBytes
         let a = _mm256_cvtepi32_ps(_mm256_max_epi32(clamped, _mm256_set1_epi32(to.low)));
         let b = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(b));
         let [ratio_a, ratio_b] = to.addition.ratios;
-        let a = _mm256_add_ps(_mm256_mul_ps(a, _mm256_set1_ps(ratio_a)), _mm256_set1_ps(to.addition.offset));
-        _mm256_cvtps_epi32(_mm256_add_ps(a, _mm256_mul_ps(b, _mm256_set1_ps(ratio_b))))
+        let b = _mm256_fmadd_ps(b, _mm256_set1_ps(ratio_b), _mm256_set1_ps(to.addition.offset));
+        _mm256_cvtps_epi32(_mm256_fmadd_ps(a, _mm256_set1_ps(ratio_a), b))
     }
 }
 
@@ -301,8 +302,8 @@ unsafe fn add_16<const RESIDUAL: bool>(rounded: __m512i, b: __m128i, to: &ToByte
         let a = _mm512_cvtepi32_ps(_mm512_max_epi32(clamped, _mm512_set1_epi32(to.low)));
         let b = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(b));
         let [ratio_a, ratio_b] = to.addition.ratios;
-        let a = _mm512_add_ps(_mm512_mul_ps(a, _mm512_set1_ps(ratio_a)), _mm512_set1_ps(to.addition.offset));
-        _mm512_cvtps_epi32(_mm512_add_ps(a, _mm512_mul_ps(b, _mm512_set1_ps(ratio_b))))
+        let b = _mm512_fmadd_ps(b, _mm512_set1_ps(ratio_b), _mm512_set1_ps(to.addition.offset));
+        _mm512_cvtps_epi32(_mm512_fmadd_ps(a, _mm512_set1_ps(ratio_a), b))
     }
 }
 
@@ -354,6 +355,7 @@ unsafe fn write<const N: usize>(bytes: __m512i, to: *mut u8, valid: usize) {
 
 impl Interleave for Wide {
     const PARTS: usize = 4;
+    const SHARING: usize = 4;
 
     #[inline(always)]
     unsafe fn interleave(rows: [*const u8; 4], valid: usize) -> [Self; 4] {
