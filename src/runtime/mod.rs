@@ -4,18 +4,22 @@
 //!   copied once into tract's memory and shared by all plans.
 //! - [`support`] knows what tract cannot run, so that it is said before any work, with the node's name.
 //! - [`runner`] makes plans for concrete input shapes and runs them.
-//! - [`quantize`] is an operator that tract has otherwise than ONNX defines it.
+//! - [`int8`] computes quantized models in integers.
+//! - [`quantize`] and [`dequantize_linear`] are operators that tract has otherwise than ONNX defines them.
 //! - [`foldable`] lists the operators whose results in tract are trusted in a written file.
 
+mod dequantize_linear;
 mod encode;
 mod error;
 mod foldable;
+mod int8;
 mod quantize;
 mod runner;
 mod support;
 mod tensor;
 
 pub use error::RuntimeError;
+pub use int8::{Execution, in_integers};
 pub use runner::Runner;
 
 /// Whether constants may be folded through the operator: what tract computes is what ONNX defines.
