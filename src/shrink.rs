@@ -12,6 +12,7 @@ use crate::measure::{self, Check, CompareError, Comparison, ModelSize};
 use crate::onnx::{self, Names, ReadError, WriteError, WriteOptions, Written};
 use crate::pass::{Context, Needs, NotationError, PassReport, Pipeline, PipelineError};
 use crate::passes;
+use crate::runtime::Execution;
 
 mod gates;
 
@@ -42,6 +43,8 @@ pub struct Job {
     /// Write also what failed the check.
     pub force: bool,
     pub skip_check: bool,
+    /// How both models are run.
+    pub execution: Execution,
     /// Measure how fast both models are.
     pub latency: bool,
 }
@@ -226,7 +229,11 @@ impl Job {
             Some(data) => measure::Inputs::Data(data),
             None => measure::Inputs::Random { sizes, seed: self.seed, count: DEFAULT_COUNT },
         };
-        let options = measure::Options { latency: self.latency, progress: &|total| progress.sample(total) };
+        let options = measure::Options {
+            latency: self.latency,
+            execution: &self.execution,
+            progress: &|total| progress.sample(total),
+        };
         measure::check(original, small, inputs, options)
     }
 }

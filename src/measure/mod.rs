@@ -19,7 +19,7 @@ use serde::Serialize;
 use crate::analysis::FixedSizes;
 use crate::data::{Dataset, Source, synthesize};
 use crate::ir::{Model, Tensor};
-use crate::runtime::{Runner, RuntimeError};
+use crate::runtime::{Execution, Runner, RuntimeError};
 
 pub use accuracy::{Accuracy, Metric};
 pub use agreement::{Closeness, OutputAgreement};
@@ -97,13 +97,15 @@ pub enum Inputs<'a> {
 pub struct Options<'a> {
     /// Whether to take times as well.
     pub latency: bool,
+    /// How the models are run.
+    pub execution: &'a Execution,
     /// Called after each sample, from several threads, with the number of all samples.
     pub progress: &'a (dyn Fn(usize) + Sync),
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Options { latency: false, progress: &|_| {} }
+        Options { latency: false, execution: &Execution::DEFAULT, progress: &|_| {} }
     }
 }
 
@@ -138,11 +140,12 @@ pub enum CompareError {
 /// [`compare`] without sizes: what to gate a written model on.
 pub fn check(original: &Model, small: &Model, inputs: Inputs, options: Options) -> Result<Check, CompareError> {
     let pairing = Pairing::of(original, small)?;
-    let reference = match Runner::new(original) {
+    let runner = |model: &Model| Runner::with(model, &model.graph(model.main).outputs, options.execution);
+    let reference = match runner(original) {
         Ok(runner) => runner,
         Err(error) => return Ok(Check::NotChecked { reason: error.to_string() }),
     };
-    let candidate = match Runner::new(small) {
+    let candidate = match runner(small) {
         Ok(runner) => runner,
         Err(error) => return Ok(Check::Broken { reason: error.to_string() }),
     };
