@@ -202,12 +202,12 @@ impl Draft {
 
     /// Ends the draft: `operation` takes the root's place. A root with several results keeps them all.
     pub fn replace_root(self, operation: impl Into<Operation>) -> Match<Rewrite> {
-        Ok(Rewrite { first: Some(self.first), steps: self.steps, end: End::Operation(operation.into()) })
+        Ok(Rewrite { first: Some(self.first), steps: self.steps, end: End::Operation(operation.into()), name: None })
     }
 
     /// Ends the draft: the root's first result is just `value`.
     pub fn forward(self, value: ValueId) -> Match<Rewrite> {
-        Ok(Rewrite { first: Some(self.first), steps: self.steps, end: End::Forward(value) })
+        Ok(Rewrite { first: Some(self.first), steps: self.steps, end: End::Forward(value), name: None })
     }
 
     fn push(&mut self, step: Step, results: usize) -> Vec<ValueId> {
@@ -222,6 +222,8 @@ pub struct Rewrite {
     first: Option<ValueId>,
     steps: Vec<Step>,
     end: End,
+    /// The root's new name; it keeps its own where this is none.
+    name: Option<String>,
 }
 
 enum End {
@@ -232,7 +234,12 @@ enum End {
 impl Rewrite {
     /// The root's first result is just `value`.
     pub fn forward(value: ValueId) -> Match<Rewrite> {
-        Ok(Rewrite { first: None, steps: Vec::new(), end: End::Forward(value) })
+        Ok(Rewrite { first: None, steps: Vec::new(), end: End::Forward(value), name: None })
+    }
+
+    /// The same, where the new root is called like another node that goes.
+    pub fn named(self, name: &str) -> Rewrite {
+        Rewrite { name: Some(name.into()), ..self }
     }
 
     /// Returns the nodes to look at next, none if nothing could be changed.
@@ -264,7 +271,11 @@ impl Rewrite {
         }
         match self.end {
             End::Operation(operation) => {
-                made.push(model.replace_operation(root, operation));
+                let new = model.replace_operation(root, operation);
+                if let Some(name) = self.name {
+                    model.rename_node(new, &name);
+                }
+                made.push(new);
                 Some(made)
             }
             End::Forward(value) => model.unify(result, value).then(|| {

@@ -12,7 +12,7 @@ use crate::measure::{self, Check, CompareError, Comparison, ModelSize};
 use crate::onnx::{self, Names, ReadError, WriteError, WriteOptions, Written};
 use crate::pass::{Context, Needs, NotationError, PassReport, Pipeline, PipelineError};
 use crate::passes;
-use crate::runtime::Runner;
+use crate::runtime::{Execution, Runner};
 
 mod gates;
 mod returning;
@@ -48,6 +48,8 @@ pub struct Job {
     /// Write also what failed the check.
     pub force: bool,
     pub skip_check: bool,
+    /// How both models are run.
+    pub execution: Execution,
     /// Measure how fast both models are.
     pub latency: bool,
 }
@@ -273,6 +275,7 @@ impl Job {
         };
         let options = measure::Options {
             latency: self.latency.then_some(measure::DEFAULT_BUDGET),
+            execution: &self.execution,
             progress: &|total| progress.sample(total),
         };
         measure::check(original, small, inputs, options)

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::progress::Line;
-use super::settings::{Points, Seconds, Share};
+use super::settings::{Points, Seconds, Share, execution};
 use super::{CliError, print_out, use_threads};
 use crate::analysis::FixedSizes;
 use crate::data::{DEFAULT_COUNT, Dataset};
+use crate::kernels::{Arithmetic, Isa};
 use crate::measure::{self, Inputs, Options};
 use crate::onnx;
 use crate::pass::Effect;
@@ -30,6 +31,13 @@ pub struct CompareArgs {
     /// Seed of random inputs
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// How int8 products are summed: `exact`, as VNNI, ARM and NPUs do, or `saturating`, as x86 without VNNI does
+    /// [default: exact]
+    #[arg(long, value_name = "NAME")]
+    arithmetic: Option<Arithmetic>,
+    /// The instruction set of int8 kernels: portable, avx2, avx-vnni, avx512-vnni [default: the best of this CPU]
+    #[arg(long, value_name = "NAME")]
+    isa: Option<Isa>,
     /// Threads to use, each for a sample at a time [default: all]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -55,6 +63,7 @@ pub struct CompareArgs {
 
 pub fn run(args: CompareArgs) -> Result<ExitCode, CliError> {
     use_threads(args.threads)?;
+    let execution = execution(args.isa, args.arithmetic)?;
     let (original, small) = (onnx::read(&args.original)?, onnx::read(&args.small)?);
     let data = args.data.as_ref().map(|file| Dataset::open(file, &original.model)).transpose();
     let data = data.map_err(ShrinkError::from)?;
@@ -64,7 +73,8 @@ pub fn run(args: CompareArgs) -> Result<ExitCode, CliError> {
         None => Inputs::Random { sizes: &sizes, seed: args.seed, count: DEFAULT_COUNT },
     };
     let line = Line::new(false);
-    let options = Options { latency: Some(args.latency_budget.0), progress: &|total| line.sample(total) };
+    let options =
+        Options { latency: Some(args.latency_budget.0), execution: &execution, progress: &|total| line.sample(total) };
     let compared = measure::compare((&original.model, original.bytes), (&small.model, small.bytes), inputs, options);
     line.finish();
     let comparison = compared.map_err(ShrinkError::from)?;

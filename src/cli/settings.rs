@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::CliError;
+use crate::kernels::{Arithmetic, Isa};
+use crate::runtime::Execution;
 
 /// Options of the main command. A recipe is this struct in TOML; whatever the command line gives wins.
 #[derive(clap::Args, Deserialize, Default)]
@@ -52,6 +54,15 @@ pub struct Settings {
     /// Write the result even if the check fails
     #[arg(long, help_heading = "Check")]
     pub force: bool,
+    /// How int8 products are summed: `exact`, as VNNI, ARM and NPUs do, or `saturating`, as x86 without VNNI does
+    /// [default: exact]
+    #[arg(long, value_name = "NAME", help_heading = "Check")]
+    #[serde(deserialize_with = "named")]
+    pub arithmetic: Option<Arithmetic>,
+    /// The instruction set of int8 kernels: portable, avx2, avx-vnni, avx512-vnni [default: the best of this CPU]
+    #[arg(long, value_name = "NAME", help_heading = "Check")]
+    #[serde(deserialize_with = "named")]
+    pub isa: Option<Isa>,
     /// Do not run the models
     #[arg(long, help_heading = "Check", conflicts_with_all = ["max_drop", "min_cosine", "min_agreement"])]
     pub no_check: bool,
@@ -112,6 +123,8 @@ impl Settings {
             min_cosine: self.min_cosine.or(recipe.min_cosine),
             min_agreement: self.min_agreement.or(recipe.min_agreement),
             force: self.force || recipe.force,
+            arithmetic: self.arithmetic.or(recipe.arithmetic),
+            isa: self.isa.or(recipe.isa),
             no_check: self.no_check || recipe.no_check,
             report: self.report.or(recipe.report),
             json: self.json || recipe.json,
@@ -166,6 +179,22 @@ impl FromStr for Seconds {
         let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         seconds.map(Seconds).ok_or_else(|| "it is a number of seconds, like 0.5".into())
     }
+}
+
+/// How models are run, for what `--isa` and `--arithmetic` say.
+pub fn execution(isa: Option<Isa>, arithmetic: Option<Arithmetic>) -> Result<Execution, CliError> {
+    if let Some(isa) = isa.filter(|isa| !isa.is_available()) {
+        let available: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
+        let available = available.join(", ");
+        return Err(CliError::Usage(format!("--isa: this CPU does not have {isa}; it has {available}")));
+    }
+    Ok(Execution { isa, arithmetic: arithmetic.unwrap_or_default(), ..Execution::DEFAULT })
+}
+
+/// A value that is written as its name.
+fn named<'de, D: Deserializer<'de>, T: FromStr<Err: std::fmt::Display>>(from: D) -> Result<Option<T>, D::Error> {
+    let name = Option::<String>::deserialize(from)?;
+    name.map(|name| name.parse().map_err(serde::de::Error::custom)).transpose()
 }
 
 /// A number from 0 to 1, also written as a percentage.

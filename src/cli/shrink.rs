@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::progress::{Line, watch_interrupts};
-use super::settings::{Points, Settings, Share};
+use super::settings::{Points, Settings, Share, execution};
 use super::{CliError, ShrinkArgs, print_out, use_threads};
 use crate::ir::Model;
 use crate::onnx::{ExternalData, WriteOptions};
@@ -24,7 +24,7 @@ pub fn run(args: ShrinkArgs) -> Result<ExitCode, CliError> {
 
     let line = Line::new(settings.quiet);
     let mut cx = context(&settings, &line)?;
-    let shrunk = shrink(&job(model, &settings), &mut cx, &line);
+    let shrunk = shrink(&job(model, &settings)?, &mut cx, &line);
     line.finish();
     let shrunk = shrunk?;
 
@@ -53,9 +53,9 @@ fn verdict(shrunk: &Shrunk) -> ExitCode {
     ExitCode::from(1)
 }
 
-fn job(model: PathBuf, settings: &Settings) -> Job {
+fn job(model: PathBuf, settings: &Settings) -> Result<Job, CliError> {
     let share = |share: Option<Share>| share.map(|share| share.0);
-    Job {
+    Ok(Job {
         output: settings.output.clone().unwrap_or_else(|| default_output(&model)),
         model,
         passes: settings.passes.clone(),
@@ -71,8 +71,9 @@ fn job(model: PathBuf, settings: &Settings) -> Job {
         },
         force: settings.force,
         skip_check: settings.no_check,
+        execution: execution(settings.isa, settings.arithmetic)?,
         latency: true,
-    }
+    })
 }
 
 /// `MODEL.small.onnx` beside the model.

@@ -18,7 +18,7 @@ mod types;
 mod verify;
 
 pub use arena::{Arena, Id};
-pub use attr::{Attr, AttrKind, AttrType, Attrs};
+pub use attr::{Attr, AttrKind, AttrType, Attrs, REQUIRED};
 pub use dtype::DType;
 pub use edit::{GraphNotes, NodeNotes, Operation};
 pub use inline::{Call, MissingResult};

@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 
-use super::attr::{Attr, AttrType, Attrs, REQUIRED};
+use super::attr::{Attrs, REQUIRED};
 use super::model::{Node, ValueId};
 use super::tensor::Tensor;
 
@@ -67,8 +67,9 @@ impl Operand for Vec<ValueId> {
     }
 }
 
+/// Views of the operators of one domain, whose names there have `prefix` before ours.
 macro_rules! ops {
-    ($(
+    (domain $domain:literal, prefix $prefix:literal; $(
         $(#[$doc:meta])*
         $op:ident [$since:expr, $until:expr] ($($input:ident: $kind:ty),* $(,)?) {
             $($attr:ident: $ty:ty = $default:expr),* $(,)?
@@ -78,45 +79,48 @@ macro_rules! ops {
         #[derive(Clone, Debug)]
         pub struct $op { $(pub $input: $kind,)* $(pub $attr: $ty,)* }
 
-        impl Op for $op {
-            const DOMAIN: &'static str = "";
-            const NAME: &'static str = stringify!($op);
-            const OPSETS: RangeInclusive<i64> = $since..=$until;
+        impl $crate::ir::Op for $op {
+            const DOMAIN: &'static str = $domain;
+            const NAME: &'static str = concat!($prefix, stringify!($op));
+            const OPSETS: std::ops::RangeInclusive<i64> = $since..=$until;
 
-            fn read(node: &Node) -> Option<Self> {
+            fn read(node: &$crate::ir::Node) -> Option<Self> {
                 let known: &[&str] = &[$(stringify!($attr)),*];
                 if !node.attrs.keys().all(|name| known.contains(&name.as_str())) { return None }
                 let mut rest = node.inputs.iter();
                 let view = $op {
-                    $($input: <$kind as Operand>::take(&mut rest)?,)*
+                    $($input: <$kind as $crate::ir::op::Operand>::take(&mut rest)?,)*
                     $($attr: match node.attrs.get(stringify!($attr)) {
-                        Some(attr) => <$ty as AttrType>::read(attr)?,
-                        None => Some($default).filter(|default: &$ty| !default.is_required())?,
+                        Some(attr) => <$ty as $crate::ir::AttrType>::read(attr)?,
+                        None => Some($default).filter(|default: &$ty| !$crate::ir::AttrType::is_required(default))?,
                     },)*
                 };
                 rest.next().is_none().then_some(view)
             }
 
-            fn operands(&self) -> Vec<Option<ValueId>> {
+            fn operands(&self) -> Vec<Option<$crate::ir::ValueId>> {
                 #[allow(unused_mut, reason = "some operators have no operands")]
                 let mut all = Vec::new();
-                $(self.$input.push(&mut all);)*
+                $($crate::ir::op::Operand::push(&self.$input, &mut all);)*
                 while let Some(None) = all.last() { all.pop(); }
                 all
             }
 
-            fn attrs(&self) -> Attrs {
-                let set: &[Option<(&str, Attr)>] = &[$({
+            fn attrs(&self) -> $crate::ir::Attrs {
+                let set: &[Option<(&str, $crate::ir::Attr)>] = &[$({
                     let default: $ty = $default;
-                    (self.$attr != default).then(|| (stringify!($attr), AttrType::write(&self.$attr)))
+                    (self.$attr != default).then(|| (stringify!($attr), $crate::ir::AttrType::write(&self.$attr)))
                 }),*];
                 set.iter().flatten().map(|(name, attr)| (name.to_string(), attr.clone())).collect()
             }
         }
     )*};
 }
+pub(crate) use ops;
 
 ops! {
+    domain "", prefix "";
+
     // Layers with weights.
 
     /// N-dimensional convolution.

@@ -96,7 +96,8 @@ impl Addition {
     pub fn new(a: Quantization, b: Quantization, y: Quantization) -> Addition {
         let ratios = [a.scale / y.scale, b.scale / y.scale];
         let zeros = [a, b].map(|operand| f32::from(operand.zero_point));
-        let offset = f32::from(y.zero_point) - ratios[0] * zeros[0] - ratios[1] * zeros[1];
+        // Also this product is fused with its sum there.
+        let offset = f32::from(y.zero_point) - ratios[0].mul_add(zeros[0], ratios[1] * zeros[1]);
         Addition { ratios, offset, clamp: [0, 255] }
     }
 

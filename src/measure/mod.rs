@@ -27,7 +27,7 @@ use serde::Serialize;
 use crate::analysis::FixedSizes;
 use crate::data::{Dataset, Source, synthesize};
 use crate::ir::{Model, Tensor};
-use crate::runtime::{Runner, RuntimeError};
+use crate::runtime::{Execution, Runner, RuntimeError};
 
 pub use accuracy::{Accuracy, Metric};
 pub use agreement::{Closeness, OutputAgreement};
@@ -113,13 +113,15 @@ pub enum Inputs<'a> {
 pub struct Options<'a> {
     /// For how long to take times as well.
     pub latency: Option<Duration>,
+    /// How the models are run.
+    pub execution: &'a Execution,
     /// Called after each sample, from several threads, with the number of all samples.
     pub progress: &'a (dyn Fn(usize) + Sync),
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Options { latency: None, progress: &|_| {} }
+        Options { latency: None, execution: &Execution::DEFAULT, progress: &|_| {} }
     }
 }
 
@@ -154,11 +156,12 @@ pub enum CompareError {
 /// [`compare`] without sizes: what to gate a written model on.
 pub fn check(original: &Model, small: &Model, inputs: Inputs, options: Options) -> Result<Check, CompareError> {
     let pairing = Pairing::of(original, small)?;
-    let reference = match Runner::new(original) {
+    let runner = |model: &Model| Runner::with(model, &model.graph(model.main).outputs, options.execution);
+    let reference = match runner(original) {
         Ok(runner) => runner,
         Err(error) => return Ok(Check::NotChecked { reason: error.to_string() }),
     };
-    let candidate = match Runner::new(small) {
+    let candidate = match runner(small) {
         Ok(runner) => runner,
         Err(error) => return Ok(Check::Broken { reason: error.to_string() }),
     };

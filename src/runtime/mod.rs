@@ -5,14 +5,17 @@
 //! - [`dequantize`] decodes constants that tract has no type for.
 //! - [`support`] knows what tract cannot run, so that it is said before any work, with the node's name.
 //! - [`runner`] makes plans for concrete input shapes and runs them.
+//! - [`int8`] computes quantized models in integers.
 //! - [`profile`] takes the time of each node.
-//! - [`quantize`] is an operator that tract has otherwise than ONNX defines it.
+//! - [`quantize`] and [`dequantize_linear`] are operators that tract has otherwise than ONNX defines them.
 //! - [`foldable`] lists the operators whose results in tract are trusted in a written file.
 
 mod dequantize;
+mod dequantize_linear;
 mod encode;
 mod error;
 mod foldable;
+mod int8;
 mod profile;
 mod quantize;
 mod runner;
@@ -20,6 +23,7 @@ mod support;
 mod tensor;
 
 pub use error::RuntimeError;
+pub use int8::{Execution, in_integers};
 pub use profile::NodeTime;
 pub use runner::Runner;
 

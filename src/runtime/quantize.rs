@@ -1,12 +1,14 @@
-//! `QuantizeLinear` as ONNX defines it.
+//! `QuantizeLinear` and `DynamicQuantizeLinear` as ONNX defines them.
 //!
-//! tract's own multiplies by the reciprocal of the scale, so that half steps fall to the wrong side, and computes what
+//! tract's own multiply by the reciprocal of the scale, so that half steps fall to the wrong side, and compute what
 //! stands between a DequantizeLinear and a QuantizeLinear as a table of 256 elements, which is wrong for a Softmax.
 
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_hir::internal::{Expansion, InferenceOp, InferenceResult, Solver, TensorProxy, expand};
+
+use crate::kernels::dynamic_quantization;
 
 /// saturate(round(x / scale) + zero point), with halves to even, where scale and zero point are one each or one for each
 /// index of an axis.
@@ -145,4 +147,72 @@ impl Blocks {
         }
         Ok(result)
     }
+}
+
+/// Scale, zero point and quantization of a tensor by its range.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct DynamicQuantizeLinear;
+
+pub(super) fn build_dynamic(_: &ParsingContext, _: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+    Ok((expand(DynamicQuantizeLinear), Vec::new()))
+}
+
+impl Expansion for DynamicQuantizeLinear {
+    fn name(&self) -> StaticName {
+        "OnnxshrinkDynamicQuantizeLinear".into()
+    }
+
+    fn nboutputs(&self) -> TractResult<usize> {
+        Ok(3)
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        solver: &mut Solver<'r>,
+        inputs: &'p [TensorProxy],
+        outputs: &'p [TensorProxy],
+    ) -> InferenceResult {
+        solver.equals(&outputs[0].datum_type, u8::datum_type())?;
+        solver.equals(&outputs[1].datum_type, f32::datum_type())?;
+        solver.equals(&outputs[2].datum_type, u8::datum_type())?;
+        solver.equals(&inputs[0].shape, &outputs[0].shape)?;
+        solver.equals(&outputs[1].rank, 0)?;
+        solver.equals(&outputs[2].rank, 0)
+    }
+
+    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+        model.wire_node(prefix, self.clone(), inputs)
+    }
+}
+
+impl Op for DynamicQuantizeLinear {
+    fn name(&self) -> StaticName {
+        "OnnxshrinkDynamicQuantizeLinear".into()
+    }
+    op_as_typed_op!();
+}
+
+impl EvalOp for DynamicQuantizeLinear {
+    op_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let x = inputs[0].try_as_plain_ram()?.as_slice::<f32>()?;
+        let quantization = dynamic_quantization(x);
+        let mut y = Tensor::zero_dt(u8::datum_type(), inputs[0].shape())?;
+        quantization.quantize_all(x, y.try_as_plain_ram_mut()?.as_slice_mut::<u8>()?);
+        let (scale, zero_point) = (tensor0(quantization.scale), tensor0(quantization.zero_point));
+        Ok(tvec!(y.into_tvalue(), scale.into_tvalue(), zero_point.into_tvalue()))
+    }
+}
+
+impl TypedOp for DynamicQuantizeLinear {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        let parameter = |dtype: DatumType| dtype.fact(&[] as &[usize]);
+        Ok(tvec!(
+            u8::datum_type().fact(inputs[0].shape.clone()),
+            parameter(f32::datum_type()),
+            parameter(u8::datum_type())
+        ))
+    }
+    as_op!();
 }

@@ -19,13 +19,14 @@ use tract_onnx::tract_hir::infer::{Factoid, InferenceOp};
 use super::encode::{Encoded, Input, encode};
 use super::profile::{self, Labels, NodeTime};
 use super::tensor::{datum_type, from_tract, to_tract};
-use super::{RuntimeError, quantize};
+use super::{Execution, RuntimeError, dequantize_linear, int8, quantize};
 use crate::ir::{DType, Model, Size, Tensor, Type, TypeKind, ValueDef, ValueId};
 
 /// The plans that a runner keeps. A plan holds its own copy of the weights in the layout of its kernels.
 const PLANS: usize = 4;
 
-/// A model ready to run. It can be shared between threads: each call runs with a state of its own.
+/// A model ready to run. It can be shared between threads: each call runs with a state of its own. What a quantized model
+/// says about integers is computed in integers, unless the [`Execution`] says otherwise.
 ///
 /// tract works with shapes that it knows: a plan is made when inputs of new shapes come, which takes as long as some
 /// runs, and the last few are kept. How many samples run at a time is decided by the rayon pool that calls
@@ -36,6 +37,7 @@ pub struct Runner {
     /// None where no output needs a node.
     template: Option<Template>,
     plans: Mutex<Vec<(Key, Slot)>>,
+    lowered: Vec<String>,
     /// Whether plans are made for the values of small inputs, since tract needs some of them: shapes, axes, scales.
     by_value: AtomicBool,
 }
@@ -84,6 +86,13 @@ impl Runner {
 
     /// Runs only what `outputs` need: values of the main graph, in any order.
     pub fn with_outputs(model: &Model, outputs: &[ValueId]) -> Result<Runner, RuntimeError> {
+        Runner::with(model, outputs, &Execution::default())
+    }
+
+    /// [`with_outputs`](Runner::with_outputs), run as `execution` says.
+    pub fn with(model: &Model, outputs: &[ValueId], execution: &Execution) -> Result<Runner, RuntimeError> {
+        let lowered = int8::lower(model, outputs, execution);
+        let model = lowered.as_ref().unwrap_or(model);
         let graph = model.graph(model.main);
         let mut computed = IndexSet::new();
         let mut from = Vec::new();
@@ -107,7 +116,19 @@ impl Runner {
             true => None,
             false => Some(Template::parse(encoded)?),
         };
-        Ok(Runner { inputs, outputs: from, template, plans: Mutex::default(), by_value: AtomicBool::new(false) })
+        Ok(Runner {
+            inputs,
+            outputs: from,
+            template,
+            plans: Mutex::default(),
+            lowered: lowered.iter().flat_map(int8::lowered_nodes).collect(),
+            by_value: AtomicBool::new(false),
+        })
+    }
+
+    /// The operators that run in integers, with the names of the nodes that they come of.
+    pub fn int8_nodes(&self) -> &[String] {
+        &self.lowered
     }
 
     /// Runs the model on one sample. `inputs` stand in the order of the graph's inputs; those that have a default may be
@@ -308,6 +329,9 @@ impl Template {
         guarded(move || {
             let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
             onnx.op_register.insert("QuantizeLinear", quantize::build);
+            onnx.op_register.insert("DequantizeLinear", dequantize_linear::build);
+            onnx.op_register.insert("DynamicQuantizeLinear", quantize::build_dynamic);
+            int8::register(&mut onnx);
             let parsed = onnx.parse(&proto, None)?;
             drop(proto);
             let mut template = Template { model: parsed.model, inputs: Vec::new(), labels: Arc::new(labels) };

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use super::RuntimeError;
+use super::int8::operators;
 use super::tensor::datum_type;
 use crate::ir::{Attr, Attrs, DType, Model, NodeId, Type, TypeKind, Value, op};
 
@@ -56,6 +57,9 @@ static OPERATORS: LazyLock<HashSet<String>> = LazyLock::new(|| tract_onnx::onnx(
 
 /// Whether tract has the operator at all.
 pub(super) fn knows(domain: &str, op: &str) -> bool {
+    if domain == operators::DOMAIN {
+        return op.starts_with(operators::PREFIX);
+    }
     let contributed = |domain: &str| CONTRIBUTED.iter().any(|(of, ops)| (*of == domain) && ops.contains(&op));
     let elsewhere = || CONTRIBUTED.iter().any(|(of, _)| contributed(of));
     OPERATORS.contains(op)

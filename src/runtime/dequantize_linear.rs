@@ -1,0 +1,118 @@
+//! `DequantizeLinear` as ONNX defines it: tract's own takes scales of float32 alone, and no integers of 16 bits.
+
+use tract_onnx::model::ParsingContext;
+use tract_onnx::pb::NodeProto;
+use tract_onnx::tract_core::internal::*;
+use tract_onnx::tract_hir::internal::{Expansion, InferenceOp, InferenceResult, Solver, TensorProxy, expand};
+
+/// (x - zero point) · scale, where scale and zero point are one each or one for each index of an axis.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct DequantizeLinear {
+    axis: i64,
+    has_zero_point: bool,
+}
+
+/// Builds the operator from a node, as tract's table of operators wants it.
+pub(super) fn build(_: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+    let axis = node.get_attr_opt("axis")?.unwrap_or(1);
+    let has_zero_point = node.input.get(2).is_some_and(|name| !name.is_empty());
+    Ok((expand(DequantizeLinear { axis, has_zero_point }), Vec::new()))
+}
+
+impl Expansion for DequantizeLinear {
+    fn name(&self) -> StaticName {
+        "OnnxshrinkDequantizeLinear".into()
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        solver: &mut Solver<'r>,
+        inputs: &'p [TensorProxy],
+        outputs: &'p [TensorProxy],
+    ) -> InferenceResult {
+        ensure!(
+            inputs.len() == 2 + usize::from(self.has_zero_point),
+            "DequantizeLinear with {} operands",
+            inputs.len()
+        );
+        solver.equals(&inputs[1].datum_type, &outputs[0].datum_type)?;
+        solver.equals(&inputs[0].shape, &outputs[0].shape)
+    }
+
+    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+        model.wire_node(prefix, self.clone(), inputs)
+    }
+}
+
+impl Op for DequantizeLinear {
+    fn name(&self) -> StaticName {
+        "OnnxshrinkDequantizeLinear".into()
+    }
+    op_as_typed_op!();
+}
+
+impl EvalOp for DequantizeLinear {
+    op_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let scale = inputs[1].cast_to::<f32>()?;
+        let scale = scale.try_as_plain_ram()?.as_slice::<f32>()?;
+        let zero_point = match inputs.get(2) {
+            Some(zero_point) => zero_point.cast_to::<i64>()?.try_as_plain_ram()?.as_slice::<i64>()?.to_vec(),
+            None => vec![0],
+        };
+        let (x, axis) = (&inputs[0], self.axis);
+        let y = match x.datum_type() {
+            DatumType::U8 => dequantize::<u8>(x, axis, scale, &zero_point),
+            DatumType::I8 => dequantize::<i8>(x, axis, scale, &zero_point),
+            DatumType::U16 => dequantize::<u16>(x, axis, scale, &zero_point),
+            DatumType::I16 => dequantize::<i16>(x, axis, scale, &zero_point),
+            DatumType::I32 => dequantize::<i32>(x, axis, scale, &zero_point),
+            other => bail!("a tensor of type {other:?}"),
+        }?;
+        Ok(tvec!(y.cast_to_dt(inputs[1].datum_type())?.into_owned().into_tvalue()))
+    }
+}
+
+impl TypedOp for DequantizeLinear {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        Ok(tvec!(inputs[1].datum_type.fact(inputs[0].shape.clone())))
+    }
+    as_op!();
+}
+
+fn dequantize<T: Datum + Copy + Into<i64>>(
+    x: &Tensor,
+    axis: i64,
+    scale: &[f32],
+    zero_point: &[i64],
+) -> TractResult<Tensor> {
+    // Runs of elements with one scale, and how many runs there are until the scales begin again.
+    let (run, length) = match scale.len().max(zero_point.len()) {
+        1 => (x.len().max(1), 1),
+        length => {
+            let rank = x.rank() as i64;
+            let axis = if axis < 0 { axis + rank } else { axis };
+            ensure!((0..rank).contains(&axis), "axis {axis} of a tensor of rank {rank}");
+            let axis = axis as usize;
+            ensure!(x.shape()[axis] == length, "{length} scales for an axis of {}", x.shape()[axis]);
+            (x.shape()[axis + 1..].iter().product::<usize>().max(1), length)
+        }
+    };
+    let fits = |parameters: usize| parameters == 1 || parameters == length;
+    ensure!(fits(scale.len()) && fits(zero_point.len()), "{} scales, {} zero points", scale.len(), zero_point.len());
+    let at = |index: usize, parameters: usize| if parameters == 1 { 0 } else { index % length };
+    let mut y = Tensor::zero_dt(f32::datum_type(), x.shape())?;
+    let x = x.try_as_plain_ram()?.as_slice::<T>()?;
+    {
+        let mut view = y.try_as_plain_ram_mut()?;
+        let runs = view.as_slice_mut::<f32>()?.chunks_mut(run).zip(x.chunks(run)).enumerate();
+        for (index, (y, x)) in runs {
+            let (scale, zero) = (scale[at(index, scale.len())], zero_point[at(index, zero_point.len())]);
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = (x.into() - zero) as f32 * scale;
+            }
+        }
+    }
+    Ok(y)
+}
