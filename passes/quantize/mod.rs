@@ -6,6 +6,7 @@ mod channel;
 mod cholesky;
 mod codes;
 mod cost;
+mod equalize;
 mod grid;
 mod layer;
 mod learn;
@@ -86,6 +87,15 @@ struct Quantize {
     /// How biases make up for what rounding does to the mean of a layer's outputs, in the static mode.
     #[serde(default)]
     bias_correction: BiasCorrection,
+
+    /// Whether scales move between convolutions first, so that their channels are of like size, in the static mode.
+    #[serde(default)]
+    equalize: bool,
+
+    /// Whether scales move from what a normalization computes into the products that read it first, so that few large
+    /// values do not take the levels of all others, in the static mode.
+    #[serde(default)]
+    migrate: bool,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -177,6 +187,8 @@ impl Quantize {
             rounding: self.rounding,
             bias_correction: self.bias_correction,
             saturates: self.target.saturates(),
+            equalize: self.equalize,
+            migrate: self.migrate,
         })
     }
 }

@@ -13,6 +13,7 @@ use crate::pass::{Context, PassError};
 
 use super::aids::{self, Aids, BiasCorrection, Rounding};
 use super::codes::Codes;
+use super::equalize;
 use super::grid::{Grid, Levels};
 use super::layer::Layer;
 use super::place::{Placement, Role};
@@ -30,11 +31,21 @@ pub struct Settings {
     pub bias_correction: BiasCorrection,
     /// Whether products of eight bits overflow on the target.
     pub saturates: bool,
+    pub equalize: bool,
+    pub migrate: bool,
 }
 
 /// Quantizes what pays, and reports it.
 pub fn quantize(model: &mut Model, cx: &mut Context, settings: &Settings) -> Result<(), PassError> {
     let traits = &settings.traits;
+    if settings.equalize {
+        cx.report(equalize::equalize(model));
+    }
+    if settings.migrate {
+        let watch = Watch { cancelled: &cx.cancelled, ..Watch::default() };
+        let outcome = equalize::migrate(model, samples(cx)?, watch);
+        cx.report(outcome.map_err(|error| PassError(format!("outliers could not be measured: {error}")))?);
+    }
     let kept = |node: NodeId| {
         let node = model.node(node);
         settings.kept.is_match(&node.name) || settings.kept.is_match(&node.op)
