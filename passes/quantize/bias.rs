@@ -9,7 +9,9 @@ use super::cholesky::{cholesky, invert_lower};
 use crate::measure::{Moments, PairedMoments};
 
 /// What is added to the diagonal of the covariance of x̂, over its mean: weights that the samples do not ask to change stay.
+/// It grows where there are not so many rows for each input.
 const RIDGE: f64 = 0.05;
+const ROWS_FOR_EACH_INPUT: f64 = 20.0;
 
 /// E W·x - E Ŵ·x for each channel, where every group of channels reads its own x.
 pub fn shift(weights: ArrayView2<f32>, rounded: ArrayView2<f32>, groups: &[Moments]) -> Vec<f32> {
@@ -66,7 +68,8 @@ fn change(weights: ArrayView2<f32>, moments: &PairedMoments, centered: bool) -> 
         true => (moments.rows.covariance(), moments.cross_covariance()),
         false => (moments.rows.gram.clone(), moments.cross.clone()),
     };
-    let ridge = RIDGE * h.diag().mean()?;
+    let scarcity = ROWS_FOR_EACH_INPUT * h.nrows() as f64 / moments.rows.count.max(1) as f64;
+    let ridge = RIDGE * scarcity.max(1.0) * h.diag().mean()?;
     h.diag_mut().mapv_inplace(|x| x + ridge);
     // (H + λ)⁻¹ = L⁻ᵀ·L⁻¹
     let inverse = invert_lower(&cholesky(h)?);

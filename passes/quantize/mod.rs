@@ -7,6 +7,7 @@ mod cholesky;
 mod codes;
 mod cost;
 mod dynamic;
+mod equalize;
 mod float16;
 mod grid;
 mod int4;
@@ -113,6 +114,15 @@ struct Quantize {
     /// Whether inputs and outputs of the model keep their types, in the mode `float16`.
     #[serde(default = "Quantize::default_keep_io_types")]
     keep_io_types: bool,
+
+    /// Whether scales move between convolutions first, so that their channels are of like size, in the static mode.
+    #[serde(default)]
+    equalize: bool,
+
+    /// Whether scales move from what a normalization computes into the products that read it first, so that few large
+    /// values do not take the levels of all others, in the static mode.
+    #[serde(default)]
+    migrate: bool,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -231,6 +241,8 @@ impl Quantize {
             rounding: self.rounding,
             bias_correction: self.bias_correction,
             saturates: self.target.saturates(),
+            equalize: self.equalize,
+            migrate: self.migrate,
         })
     }
 }

@@ -14,6 +14,7 @@ use crate::rewrite::Outcome;
 
 use super::aids::{self, Aids, BiasCorrection, Rounding};
 use super::codes::Codes;
+use super::equalize;
 use super::grid::{Grid, Levels};
 use super::layer::Layer;
 use super::place::{Limits, Placement, Role};
@@ -33,11 +34,21 @@ pub struct Settings {
     pub bias_correction: BiasCorrection,
     /// Whether products of eight bits overflow on the target.
     pub saturates: bool,
+    pub equalize: bool,
+    pub migrate: bool,
 }
 
 /// Quantizes what pays, and reports it.
 pub fn quantize(model: &mut Model, cx: &mut Context, settings: &Settings) -> Result<(), PassError> {
     let traits = &settings.traits;
+    if settings.equalize {
+        cx.report(equalize::equalize(model));
+    }
+    if settings.migrate {
+        let watch = Watch { cancelled: &cx.cancelled, ..Watch::default() };
+        let outcome = equalize::migrate(model, samples(cx)?, watch);
+        cx.report(outcome.map_err(|error| PassError(format!("outliers could not be measured: {error}")))?);
+    }
     let (placement, outcome) = place(model, cx, settings)?;
     cx.report(outcome);
     if placement.units.is_empty() {

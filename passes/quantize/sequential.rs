@@ -107,3 +107,92 @@ fn some(model: &Model, data: &Dataset, seed: u64) -> Dataset {
         false => data.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::analysis::FixedSizes;
+    use crate::data::{Dataset, synthesize};
+    use crate::ir::{Model, Tensor};
+    use crate::pass::{Context, Pipeline};
+    use crate::passes;
+    use crate::runtime::Runner;
+
+    /// Convolutions with a depthwise one and a residual, a Gemm behind them.
+    fn network() -> Model {
+        let text = include_str!("../../testdata/passes/quantize/convolutions.onnxtxt");
+        Model::parse(text).expect("the case is a model")
+    }
+
+    fn samples(model: &Model) -> Dataset {
+        synthesize(model, &FixedSizes::default(), 0, 30, |_| Ok(())).expect("inputs can be made up")
+    }
+
+    fn quantized(options: &str) -> (Model, Vec<String>) {
+        let mut model = network();
+        let pipeline = format!("quantize(mode=static,arithmetic=int8,min-elements=16,{options})");
+        let mut cx = Context { data: Some(samples(&model)), ..Context::default() };
+        Pipeline::parse(&pipeline, passes::ALL).unwrap().run(&mut model, &mut cx).unwrap();
+        model.verify().unwrap();
+        let notes = cx.reports.iter().flat_map(|report| report.notes.clone()).collect();
+        (model, notes)
+    }
+
+    /// The mean error of each output, and the mean squared error of all.
+    fn errors(small: &Model) -> (Vec<f64>, f64) {
+        let (original, data) = (network(), samples(&network()));
+        let [exact, rounded] = [&original, small].map(|model| Runner::new(model).unwrap());
+        let (mut means, mut squares) = (vec![0.0; 2], 0.0);
+        for sample in (0..data.len()).map(|index| data.sample(index)) {
+            let [expected, found] = [&exact, &rounded].map(|runner| runner.run(&sample).unwrap().remove(0));
+            let [expected, found] = [&expected, &found].map(|y: &Tensor| y.floats().unwrap().into_owned());
+            for (mean, (a, b)) in means.iter_mut().zip(expected.iter().zip(&found)) {
+                let error = f64::from(a - b);
+                *mean += error / data.len() as f64;
+                squares += error * error;
+            }
+        }
+        (means, squares)
+    }
+
+    #[test]
+    fn on_the_samples_the_mean_of_every_output_is_that_of_the_float_model() {
+        for rounding in ["nearest", "gptq"] {
+            let error = |correction: &str| {
+                let (model, _) = quantized(&format!("rounding={rounding},bias-correction={correction}"));
+                errors(&model).0.iter().fold(0f64, |max, mean| max.max(mean.abs()))
+            };
+            let (plain, corrected) = (error("none"), error("sequential"));
+            assert!(corrected < 0.1 * plain + 1e-4, "{rounding}: {corrected} for {plain}");
+        }
+    }
+
+    #[test]
+    fn what_layers_learn_brings_the_outputs_nearer() {
+        let error = |options: &str| errors(&quantized(options).0).1;
+        let plain = error("rounding=nearest,bias-correction=none");
+        for correction in ["none", "analytic", "sequential"] {
+            let learned = error(&format!("rounding=gptq,bias-correction={correction}"));
+            assert!(learned < plain, "{correction}: {learned} for {plain}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_makes_no_difference() {
+        let constants = |threads: usize, correction: &str| -> Vec<Tensor> {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let (model, _) = pool.install(|| quantized(&format!("bias-correction={correction}")));
+            model.initializers_of(model.main).filter_map(|value| model.constant(value).cloned()).collect()
+        };
+        for correction in ["analytic", "sequential"] {
+            let found = [1, 2, 4].map(|threads| constants(threads, correction));
+            assert!(found[1] == found[0] && found[2] == found[0], "{correction}");
+        }
+    }
+
+    #[test]
+    fn the_report_tells_which_channels_have_seven_bits() {
+        let note = |options: &str| quantized(options).1.into_iter().find(|note| note.contains("7 bits"));
+        assert!(note("target=onnxruntime").unwrap().contains("of 14 channels, in "));
+        assert_eq!(note("target=onnxruntime-vnni"), None);
+    }
+}
