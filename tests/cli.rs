@@ -53,7 +53,7 @@ fn metadata(file: &Path) -> Vec<(String, String)> {
 fn the_default_writes_a_smaller_model_that_says_how_it_was_made() {
     let folder = folder();
     let (out, out_text) = path(&folder, "small.onnx");
-    assert_eq!(code(&[MODEL, "--data", DATA, "-o", &out_text, "--seed", "7", "--min-cosine", "0.99"]), 0);
+    assert_eq!(code(&[MODEL, "--data", DATA, "-o", &out_text, "--seed", "7", "--min-agreement", "0.9"]), 0);
     assert!(fs::metadata(&out).unwrap().len() * 3 < fs::metadata(MODEL).unwrap().len());
     let metadata = metadata(&out);
     let note = |key: &str| &metadata.iter().find(|(name, _)| name == key).unwrap().1;
@@ -61,7 +61,7 @@ fn the_default_writes_a_smaller_model_that_says_how_it_was_made() {
     assert_eq!(note("onnxshrink.version"), env!("CARGO_PKG_VERSION"));
     let pipeline = note("onnxshrink.pipeline");
     assert!(pipeline.starts_with("upgrade-opset(to=18),repeat("), "{pipeline}");
-    assert!(pipeline.contains("quantize(mode=weights,"), "{pipeline}");
+    assert!(pipeline.contains("quantize(mode=static,"), "{pipeline}");
     let again = onnxshrink::pass::Pipeline::parse(pipeline, onnxshrink::passes::ALL).unwrap();
     assert_eq!(again.to_string(), *pipeline);
     assert_eq!(files(&folder), ["small.onnx"]);
