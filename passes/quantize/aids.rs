@@ -91,6 +91,7 @@ impl Outcome {
 }
 
 /// Makes `codes`, in which every weight is at its nearest level, better.
+#[allow(clippy::too_many_arguments, reason = "the network as placed, and what is known of it")]
 pub fn apply(
     model: &Model,
     placement: &Placement,

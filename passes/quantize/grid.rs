@@ -129,7 +129,7 @@ mod tests {
 
         #[test]
         fn relabelled_levels_stand_for_the_mapped_number(x in -1f32..1.0, gain in 0.1f32..4.0, shift in -2f32..2.0) {
-            let grid = Grid::covering(-1.0 * gain + shift.min(0.0), gain + shift.max(0.0), Levels::U8, false);
+            let grid = Grid::covering(-gain + shift.min(0.0), gain + shift.max(0.0), Levels::U8, false);
             let rendered = (grid.before(gain, shift).level(x) - grid.zero_point) as f32 * grid.scale;
             prop_assert!((gain * x + shift - rendered).abs() <= grid.scale * 1.6);
         }

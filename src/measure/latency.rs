@@ -34,7 +34,7 @@ pub fn measure<E>(
     let mut times: Vec<(f64, f64)> = Vec::new();
     while times.len() < LEAST_RUNS || times.len() < most && start.elapsed() < budget {
         // A scheduler's slice may end with the first of each pair: both models take turns at being first.
-        let pair = match times.len() % 2 == 0 {
+        let pair = match times.len().is_multiple_of(2) {
             true => (time(&mut original)?, time(&mut small)?),
             false => {
                 let small = time(&mut small)?;

@@ -159,6 +159,7 @@ pub fn ranges(distributions: &[Distribution], method: RangeMethod, grid: Grid) -
 }
 
 /// Least and largest finite element or zero, and the number of those that are not finite.
+#[allow(clippy::eq_op, reason = "x - x is NaN where x is not finite")]
 fn extremes(x: &[f32]) -> (f32, f32, u64) {
     // Chunks whose lanes vectorize; a sum of x - x tells whether all were finite: it is NaN otherwise.
     const LANES: usize = 16;

@@ -51,7 +51,7 @@ impl Gates {
             format!("{what} by {:.2} points, more than `--max-drop {}` allows", 100.0 * drop, 100.0 * asked)
         };
         if let Some(accuracy) = agreement.accuracy.first() {
-            let falls = !(accuracy.drop <= most);
+            let falls = accuracy.drop.is_nan() || accuracy.drop > most;
             return falls.then(|| allowed(format!("{} drops", accuracy.metric), accuracy.drop));
         }
         if let Evidence::Random { .. } = agreement.inputs {
