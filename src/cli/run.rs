@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::progress::Line;
+use super::settings::execution;
 use super::{CliError, print_out, use_threads};
 use crate::analysis::FixedSizes;
 use crate::data::{DEFAULT_COUNT, Dataset, write_npz};
 use crate::ir::{Model, Tensor};
+use crate::kernels::{Arithmetic, Isa};
 use crate::measure::{self, Inputs, RunOptions};
 use crate::onnx;
 use crate::report::{self, RunTable};
@@ -26,6 +28,13 @@ pub struct RunArgs {
     /// Seed of random inputs
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// How int8 products are summed: `exact`, as VNNI, ARM and NPUs do, or `saturating`, as x86 without VNNI does
+    /// [default: exact]
+    #[arg(long, value_name = "NAME")]
+    arithmetic: Option<Arithmetic>,
+    /// The instruction set of int8 kernels: portable, avx2, avx-vnni, avx512-vnni [default: the best of this CPU]
+    #[arg(long, value_name = "NAME")]
+    isa: Option<Isa>,
     /// Threads to use, each for a sample at a time [default: all]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -45,6 +54,7 @@ pub struct RunArgs {
 
 pub fn run(args: RunArgs) -> Result<ExitCode, CliError> {
     use_threads(args.threads)?;
+    let execution = execution(args.isa, args.arithmetic)?;
     if let Some(file) = &args.output {
         check_folder(file)?;
     }
@@ -59,6 +69,7 @@ pub fn run(args: RunArgs) -> Result<ExitCode, CliError> {
     let line = Line::new(args.quiet);
     let options = RunOptions {
         profile: args.profile,
+        execution: &execution,
         keep_outputs: args.output.is_some(),
         progress: &|total| line.sample(total),
     };

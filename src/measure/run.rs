@@ -11,7 +11,7 @@ use super::agreement::split_rows;
 use super::{Evidence, Inputs};
 use crate::data::{Source, SynthesisError, synthesize};
 use crate::ir::{DType, Model, Tensor};
-use crate::runtime::{NodeTime, Runner, RuntimeError};
+use crate::runtime::{Execution, NodeTime, Runner, RuntimeError};
 
 /// One model over all samples.
 #[derive(Clone, Debug, Serialize)]
@@ -97,6 +97,7 @@ pub struct OperatorShare {
 #[derive(Clone, Copy)]
 pub struct RunOptions<'a> {
     pub profile: bool,
+    pub execution: &'a Execution,
     /// Whether to hand the outputs themselves back.
     pub keep_outputs: bool,
     /// Called after each sample, from several threads, with the number of all samples.
@@ -124,7 +125,7 @@ struct Sample {
 /// Runs `model` on each sample. The first float output is taken as the scores that labels judge. The second result holds
 /// the outputs, sample by sample, if they are to be kept.
 pub fn run(model: &Model, inputs: Inputs, options: RunOptions) -> Result<(Run, Vec<Vec<Tensor>>), RunError> {
-    let runner = Runner::new(model)?;
+    let runner = Runner::with(model, &model.graph(model.main).outputs, options.execution)?;
     let random;
     let data = match inputs {
         Inputs::Data(data) => data,
