@@ -1,6 +1,8 @@
 //! Products in int8, with scales of activations that are found while the model runs.
 //!
-//!     x·w = (xq - xz)·wq · (xs·ws), where xq, xs, xz = DynamicQuantizeLinear(x) and w = wq·ws channel by channel
+//! ```text
+//! x·w = (xq - xz)·wq · (xs·ws), where xq, xs, xz = DynamicQuantizeLinear(x) and w = wq·ws channel by channel
+//! ```
 //!
 //! Where the target's products of u8 and i8 saturate (x86 without VNNI adds two of them in int16), weights have 7 bits:
 //! two products of a level up to 63 always fit.

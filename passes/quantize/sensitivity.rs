@@ -3,7 +3,9 @@
 //! One plan serves all layers. Beside each layer stands its int8 twin (quantized input, quantized weights), and an input of
 //! the model says how far each result goes from one to the other:
 //!
-//!     y = f(x, w) + toggle·(f(x̂, ŵ) - f(x, w))
+//! ```text
+//! y = f(x, w) + toggle·(f(x̂, ŵ) - f(x, w))
+//! ```
 //!
 //! A sample runs once with all toggles at 0, and once a layer with that toggle at 1. What int8 does between layers counts
 //! for the layer that reads it.
