@@ -140,13 +140,11 @@ pub fn shrink(job: &Job, cx: &mut Context, progress: &dyn Progress) -> Result<Sh
     let sizes = FixedSizes::parse(&original.model, &job.sizes)?;
     let judge = job.samples(&original.model, &pipeline, cx)?;
 
-    let mut start = original.model.clone();
-    if !pipeline.is_empty() && !start.header.training_info.is_empty() {
-        start.header.training_info.clear();
+    if !pipeline.is_empty() && !original.model.header.training_info.is_empty() {
         warnings.push("the training information is left out: it names weights and nodes that passes change".into());
     }
     let run = |pipeline: &Pipeline, cx: &mut Context| -> Result<(Model, bool, Check), ShrinkError> {
-        let mut small = start.clone();
+        let mut small = without_training_info(&original.model, pipeline);
         cx.reports.clear();
         let failed = |error| ShrinkError::Pipeline { model: job.model.clone(), error };
         pipeline.run(&mut small, cx).map_err(failed)?;
@@ -163,6 +161,7 @@ pub fn shrink(job: &Job, cx: &mut Context, progress: &dyn Progress) -> Result<Sh
     let mut returned = Vec::new();
     if job.gates.fails_in_accuracy(&check) && returning::is_static(&pipeline) {
         let failed = |error| ShrinkError::Pipeline { model: job.model.clone(), error };
+        let start = without_training_info(&original.model, &pipeline);
         for (layer, more) in returning::returning(&start, &pipeline, cx).map_err(failed)? {
             returned.push(layer);
             (small, kept_original, check) = run(&more, cx)?;
@@ -286,6 +285,15 @@ impl Output {
     fn of(file: &Path, written: Written) -> Output {
         Output { file: file.into(), bytes: written.bytes, external: written.external.map(|(file, _)| file) }
     }
+}
+
+/// What the pipeline starts from: passes may change what training information names.
+fn without_training_info(original: &Model, pipeline: &Pipeline) -> Model {
+    let mut model = original.clone();
+    if !pipeline.is_empty() {
+        model.header.training_info.clear();
+    }
+    model
 }
 
 /// Writes down in the model itself how it was made.
