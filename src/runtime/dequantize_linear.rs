@@ -5,6 +5,8 @@ use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_hir::internal::{Expansion, InferenceOp, InferenceResult, Solver, TensorProxy, expand};
 
+use super::quantize::Blocks;
+
 /// (x - zero point) · scale, where scale and zero point are one each or one for each index of an axis.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct DequantizeLinear {
@@ -87,26 +89,13 @@ fn dequantize<T: Datum + Copy + Into<i64>>(
     scale: &[f32],
     zero_point: &[i64],
 ) -> TractResult<Tensor> {
-    // Runs of elements with one scale, and how many runs there are until the scales begin again.
-    let (run, length) = match scale.len().max(zero_point.len()) {
-        1 => (x.len().max(1), 1),
-        length => {
-            let rank = x.rank() as i64;
-            let axis = if axis < 0 { axis + rank } else { axis };
-            ensure!((0..rank).contains(&axis), "axis {axis} of a tensor of rank {rank}");
-            let axis = axis as usize;
-            ensure!(x.shape()[axis] == length, "{length} scales for an axis of {}", x.shape()[axis]);
-            (x.shape()[axis + 1..].iter().product::<usize>().max(1), length)
-        }
-    };
-    let fits = |parameters: usize| parameters == 1 || parameters == length;
-    ensure!(fits(scale.len()) && fits(zero_point.len()), "{} scales, {} zero points", scale.len(), zero_point.len());
-    let at = |index: usize, parameters: usize| if parameters == 1 { 0 } else { index % length };
+    let blocks = Blocks::of(x, axis, &[scale.len(), zero_point.len()])?;
+    let at = |index: usize, parameters: usize| if parameters == 1 { 0 } else { index % blocks.length };
     let mut y = Tensor::zero_dt(f32::datum_type(), x.shape())?;
     let x = x.try_as_plain_ram()?.as_slice::<T>()?;
     {
         let mut view = y.try_as_plain_ram_mut()?;
-        let runs = view.as_slice_mut::<f32>()?.chunks_mut(run).zip(x.chunks(run)).enumerate();
+        let runs = view.as_slice_mut::<f32>()?.chunks_mut(blocks.inner).zip(x.chunks(blocks.inner)).enumerate();
         for (index, (y, x)) in runs {
             let (scale, zero) = (scale[at(index, scale.len())], zero_point[at(index, zero_point.len())]);
             for (y, &x) in y.iter_mut().zip(x) {

@@ -88,11 +88,11 @@ impl TypedOp for QuantizeLinear {
 }
 
 /// How the elements of a tensor fall into runs with one scale.
-struct Blocks {
+pub(super) struct Blocks {
     /// Elements behind one index of the axis.
-    inner: usize,
+    pub inner: usize,
     /// The length of the axis.
-    length: usize,
+    pub length: usize,
 }
 
 trait Quantum: Datum + Copy {
@@ -115,7 +115,7 @@ macro_rules! quanta {
 quanta!(u8, i8, u16, i16);
 
 impl Blocks {
-    fn of(x: &Tensor, axis: i64, parameters: &[usize]) -> TractResult<Blocks> {
+    pub fn of(x: &Tensor, axis: i64, parameters: &[usize]) -> TractResult<Blocks> {
         if parameters.iter().all(|&length| length == 1) {
             return Ok(Blocks { inner: x.len().max(1), length: 1 });
         }

@@ -11,10 +11,6 @@ use crate::kernels::{self, Addition, Multiplication};
 impl Execute for int8::Quantize {
     type Prepared = ();
 
-    fn constants(&self) -> Vec<ValueId> {
-        vec![]
-    }
-
     fn prepare(&self, _: &Constants, _: &Shapes) -> TractResult<()> {
         Ok(())
     }
@@ -45,10 +41,6 @@ impl Execute for int8::Quantize {
 
 impl Execute for int8::Dequantize {
     type Prepared = ();
-
-    fn constants(&self) -> Vec<ValueId> {
-        vec![]
-    }
 
     fn prepare(&self, _: &Constants, _: &Shapes) -> TractResult<()> {
         Ok(())
@@ -81,10 +73,6 @@ impl Execute for int8::Dequantize {
 
 impl Execute for int8::Flip {
     type Prepared = ();
-
-    fn constants(&self) -> Vec<ValueId> {
-        vec![]
-    }
 
     fn prepare(&self, _: &Constants, _: &Shapes) -> TractResult<()> {
         Ok(())
@@ -145,10 +133,6 @@ impl Execute for int8::Table {
 impl Execute for int8::Sum {
     type Prepared = Addition;
 
-    fn constants(&self) -> Vec<ValueId> {
-        vec![]
-    }
-
     fn prepare(&self, _: &Constants, _: &Shapes) -> TractResult<Addition> {
         let a = quantization(self.a_scale, self.a_zero_point);
         let b = quantization(self.b_scale, self.b_zero_point);
@@ -171,10 +155,6 @@ impl Execute for int8::Sum {
 
 impl Execute for int8::Product {
     type Prepared = Multiplication;
-
-    fn constants(&self) -> Vec<ValueId> {
-        vec![]
-    }
 
     fn prepare(&self, _: &Constants, _: &Shapes) -> TractResult<Multiplication> {
         let a = quantization(self.a_scale, self.a_zero_point);

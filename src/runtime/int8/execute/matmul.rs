@@ -201,10 +201,6 @@ fn batch<D: Clone>(shape: &[D]) -> TractResult<&[D]> {
 impl Execute for int8::BatchMatMul {
     type Prepared = ActivationMatMul;
 
-    fn constants(&self) -> Vec<ValueId> {
-        vec![]
-    }
-
     fn prepare(&self, _: &Constants, shapes: &Shapes) -> TractResult<ActivationMatMul> {
         let b = &shapes[self.b];
         let rank = batch(b)?.len();

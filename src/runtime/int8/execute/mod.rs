@@ -52,7 +52,9 @@ trait Execute: ir::Op + Clone + fmt::Debug + Send + Sync + 'static {
     type Prepared: Send + Sync + 'static;
 
     /// The operands that `prepare` takes: they have to be constants.
-    fn constants(&self) -> Vec<ValueId>;
+    fn constants(&self) -> Vec<ValueId> {
+        Vec::new()
+    }
 
     fn prepare(&self, constants: &Constants, shapes: &Shapes) -> TractResult<Self::Prepared>;
 

@@ -10,10 +10,6 @@ use crate::kernels::{self, AveragePool, Images, Window};
 impl Execute for int8::GlobalAveragePool {
     type Prepared = ();
 
-    fn constants(&self) -> Vec<ValueId> {
-        vec![]
-    }
-
     fn prepare(&self, _: &Constants, _: &Shapes) -> TractResult<()> {
         Ok(())
     }
@@ -47,10 +43,6 @@ impl Execute for int8::GlobalAveragePool {
 
 impl Execute for int8::AveragePool {
     type Prepared = Window;
-
-    fn constants(&self) -> Vec<ValueId> {
-        vec![]
-    }
 
     fn prepare(&self, _: &Constants, shapes: &Shapes) -> TractResult<Window> {
         self.window(shapes)
@@ -94,10 +86,6 @@ impl int8::AveragePool {
 
 impl Execute for int8::MaxPool {
     type Prepared = Window;
-
-    fn constants(&self) -> Vec<ValueId> {
-        vec![]
-    }
 
     fn prepare(&self, _: &Constants, shapes: &Shapes) -> TractResult<Window> {
         self.window(shapes)
