@@ -371,3 +371,34 @@ fn the_layer_that_int8_harms_goes_back_to_float_until_accuracy_holds() {
     let metadata = metadata(Path::new(&out));
     assert!(metadata.iter().any(|(_, text)| text.contains("keep=[delicate]")), "{metadata:?}");
 }
+
+#[test]
+fn a_run_sums_as_its_arithmetic_says_on_every_instruction_set() {
+    let folder = folder();
+    let ((model, model_text), (data, data_text)) = (path(&folder, "full.onnx"), path(&folder, "full.npz"));
+    // 255 · 127 twice is more than 16 bits hold: 64,770, or 32,767 where pairs saturate.
+    let text = "<ir_version: 8, opset_import: [\"\" : 18]>
+        full (float[n,2] x) => (float[n,1] y)
+        <float scale = {1}, uint8 zero_point = {0}, int8[2,1] w = {127, 127}, float w_scale = {1}, int8 w_zero_point = {0}>
+        {
+           q = QuantizeLinear (x, scale, zero_point)
+           d = DequantizeLinear (q, scale, zero_point)
+           weights = DequantizeLinear (w, w_scale, w_zero_point)
+           y = MatMul (d, weights)
+        }";
+    let parsed = onnxshrink::ir::Model::parse(text).unwrap();
+    onnxshrink::onnx::write(&parsed, &model, &Default::default()).unwrap();
+    let x = onnxshrink::ir::Tensor::from_vec(vec![1, 2], vec![255f32, 255.0]);
+    onnxshrink::data::write_npz(&data, &[("x".into(), x)]).unwrap();
+    for isa in onnxshrink::kernels::Isa::available() {
+        let sum = |arithmetic: &str| {
+            let arguments = ["--isa", isa.name(), "--arithmetic", arithmetic, "--json"];
+            let output = run(&[&["run", &model_text, "--data", &data_text][..], &arguments].concat());
+            let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+            report["outputs"][0]["elements"]["max"].as_f64().expect("a number")
+        };
+        assert_eq!(sum("exact"), 64_770.0, "{isa}");
+        assert_eq!(sum("saturating"), 32_767.0, "{isa}");
+    }
+    assert_eq!(code(&["run", &model_text, "--data", &data_text, "--arithmetic", "wide"]), 2);
+}

@@ -3,11 +3,12 @@
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
-/// Plain integers: any bytes are a value of them.
+/// Plain numbers: any bytes are a value of them.
 pub(super) trait Plain: Copy {}
 
 impl Plain for i8 {}
 impl Plain for i16 {}
+impl Plain for f32 {}
 
 #[derive(Clone, Copy)]
 #[repr(align(64))]

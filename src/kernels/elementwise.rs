@@ -1,7 +1,6 @@
 //! Addition, multiplication and functions of one byte.
 
 use super::epilogue::{Addition, Quantization, round};
-use super::widest::widest;
 #[cfg(target_arch = "x86_64")]
 use super::{isa::Isa, x86};
 
@@ -51,7 +50,14 @@ impl Multiplication {
 
     /// Operands are as long as the output or repeat, as in an addition.
     pub fn run(&self, a: &[u8], b: &[u8], output: &mut [u8]) {
-        widest(|| each_run(a, b, output, |a, b, output| zip(a, b, output, |a, b| self.byte(a, b))));
+        each_run(a, b, output, |a, b, output| {
+            #[cfg(target_arch = "x86_64")]
+            if Isa::Avx2.is_available() {
+                // SAFETY: the CPU has AVX2.
+                return unsafe { x86::multiply(self, a, b, output) };
+            }
+            zip(a, b, output, |a, b| self.byte(a, b));
+        });
     }
 }
 
@@ -118,6 +124,17 @@ impl Table {
         Table(std::array::from_fn(entry))
     }
 
+    /// x -> operation(a(x), b(x)), for one that works element by element.
+    pub fn composed(a: &Table, b: &Table, operation: impl FnOnce(&[u8], &[u8], &mut [u8])) -> Table {
+        let mut table = [0; 256];
+        operation(&a.0, &b.0, &mut table);
+        Table(table)
+    }
+
+    pub fn identity() -> Table {
+        Table(std::array::from_fn(|q| q as u8))
+    }
+
     /// From one quantization to another.
     pub fn requantization(x: Quantization, y: Quantization) -> Table {
         Table::new(x, y, |x| x)
@@ -125,7 +142,13 @@ impl Table {
 
     pub fn run(&self, x: &[u8], output: &mut [u8]) {
         assert_eq!(x.len(), output.len(), "elements of the output");
-        for (y, &x) in output.iter_mut().zip(x) {
+        let mut done = 0;
+        #[cfg(target_arch = "x86_64")]
+        if Isa::Avx2.is_available() {
+            // SAFETY: the CPU has AVX2.
+            done = unsafe { x86::look_up(&self.0, x, output) };
+        }
+        for (y, &x) in output[done..].iter_mut().zip(&x[done..]) {
             *y = self.0[usize::from(x)];
         }
     }

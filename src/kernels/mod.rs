@@ -16,6 +16,7 @@ mod terms;
 mod portable;
 mod threads;
 mod widest;
+mod exponential;
 mod taps;
 mod kernel;
 #[cfg(target_arch = "x86_64")]
@@ -29,7 +30,10 @@ mod elementwise;
 mod concat;
 mod pool;
 mod resize;
+mod attention;
+mod normalization;
 
+pub use attention::{Attention, FloatMatrix};
 pub use concat::{Part, concat};
 pub use convolution::{Convolution, ConvolutionShape, TransposedConvolution};
 pub use elementwise::{Multiplication, Table, broadcast};
@@ -37,6 +41,7 @@ pub use epilogue::{Addition, Epilogue, Output, Quantization, Requantize, Scale};
 pub use geometry::{Images, Window};
 pub use isa::{Arithmetic, Dispatch, Isa, UnknownName};
 pub use matmul::{ActivationMatMul, MatMul, MatMulShape, MatrixView};
+pub use normalization::{add_floats, layer_normalization};
 pub use packing::{Integers, Weights};
 pub use pool::{AveragePool, max_pool};
 pub use quantize::{dynamic_quantization, flip_signs, transpose};

@@ -47,25 +47,28 @@ impl Quantization {
             let images = x.chunks_exact(channels * pixels).zip(output.chunks_exact_mut(padded * pixels));
             for (x, output) in images {
                 for (part, output) in output.chunks_mut(PART * padded).enumerate() {
-                    if padded == 4 {
-                        let planes = self.quantize_part::<4>(x, pixels, part * PART, 0);
-                        for (index, pixel) in output.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-                            *pixel = std::array::from_fn(|channel| planes[channel][index]);
-                        }
-                        continue;
-                    }
-                    for first in (0..padded).step_by(TOGETHER) {
-                        let planes = self.quantize_part::<TOGETHER>(x, pixels, part * PART, first);
-                        let count = TOGETHER.min(padded - first);
-                        for (index, pixel) in output.chunks_exact_mut(padded).enumerate() {
-                            for (byte, plane) in pixel[first..][..count].iter_mut().zip(&planes) {
-                                *byte = plane[index];
-                            }
-                        }
+                    match padded {
+                        3 => interleave::<3>(&self.quantize_part::<3>(x, pixels, part * PART, 0), output),
+                        4 => interleave::<4>(&self.quantize_part::<4>(x, pixels, part * PART, 0), output),
+                        _ => self.quantize_many(x, pixels, part * PART, padded, output),
                     }
                 }
             }
         });
+    }
+
+    /// Some pixels of any number of channels.
+    #[inline(always)]
+    fn quantize_many(&self, x: &[f32], pixels: usize, start: usize, padded: usize, output: &mut [u8]) {
+        for first in (0..padded).step_by(TOGETHER) {
+            let planes = self.quantize_part::<TOGETHER>(x, pixels, start, first);
+            let count = TOGETHER.min(padded - first);
+            for (index, pixel) in output.chunks_exact_mut(padded).enumerate() {
+                for (byte, plane) in pixel[first..][..count].iter_mut().zip(&planes) {
+                    *byte = plane[index];
+                }
+            }
+        }
     }
 
     /// Quantizes some channels of some pixels. Channels behind the last plane are filled with the zero point.
@@ -109,6 +112,16 @@ impl Quantization {
                 }
             }
         });
+    }
+}
+
+/// Pixels of few channels.
+#[inline(always)]
+fn interleave<const CHANNELS: usize>(planes: &[[u8; PART]; CHANNELS], output: &mut [u8]) {
+    for (index, pixel) in output.as_chunks_mut::<CHANNELS>().0.iter_mut().enumerate().take(PART) {
+        for channel in 0..CHANNELS {
+            pixel[channel] = planes[channel][index];
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod convolution;
 mod definition;
+mod float;
 mod matmul;
 mod operators;
 

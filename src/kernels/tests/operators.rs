@@ -12,6 +12,17 @@ fn operand(noise: &mut Noise, kind: usize, length: usize, last: usize) -> Vec<u8
 
 proptest! {
     #[test]
+    fn a_table_is_looked_up_for_every_byte(length in 0usize..100, seed in any::<u64>()) {
+        let mut noise = Noise::new(seed);
+        let table = Table(std::array::from_fn(|_| noise.byte()));
+        let x = noise.bytes(length);
+        let mut y = vec![0; length];
+        table.run(&x, &mut y);
+        let expected: Vec<u8> = x.iter().map(|&x| table.0[usize::from(x)]).collect();
+        prop_assert_eq!(y, expected);
+    }
+
+    #[test]
     fn addition_and_multiplication_work_in_bytes(
         [a, b, y] in [quantizations(), quantizations(), quantizations()],
         kinds in prop::sample::select(vec![[0usize, 0], [0, 1], [0, 2], [1, 0], [2, 0], [1, 2]]),

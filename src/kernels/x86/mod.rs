@@ -20,7 +20,7 @@ use super::packing::{Matrix, PANEL};
 use super::product::Destination;
 use super::taps::{Element, Taps};
 use super::terms::Terms;
-pub(super) use elementwise::add;
+pub(super) use elementwise::{add, look_up, multiply};
 
 use depthwise::{Interleave, Line, Part};
 use finish::{AnyFinish, Finish};

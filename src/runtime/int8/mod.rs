@@ -22,7 +22,7 @@ use std::rc::Rc;
 
 use crate::analysis::Shapes;
 use crate::ir::op::{self, Constant};
-use crate::ir::{Attr, Model, ValueId};
+use crate::ir::{Attr, Model, NodeId, ValueId};
 use crate::kernels::{Arithmetic, Isa};
 
 pub(super) use execute::register;
@@ -114,10 +114,13 @@ pub fn in_integers(model: &Model, execution: &Execution) -> Option<Model> {
     lower(model, &outputs, execution)
 }
 
-/// Names of the nodes that were lowered to operators of ours.
+/// Names of the nodes that were lowered to operators of integers.
 pub(super) fn lowered_nodes(model: &Model) -> impl Iterator<Item = String> {
-    let ours = model.all_nodes().filter(|&id| model.node(id).domain == operators::DOMAIN);
-    ours.map(|id| model.label(id))
+    let lowered = |id: &NodeId| {
+        let node = model.node(*id);
+        node.domain == operators::DOMAIN && !operators::OF_FLOATS.contains(&node.op.as_str())
+    };
+    model.all_nodes().filter(lowered).map(|id| model.label(id))
 }
 
 /// Lets the results of Constant nodes be constants.
@@ -135,7 +138,7 @@ fn constants(model: &mut Model) {
 }
 
 /// A Constant of an older operator set.
-fn read_constant(model: &Model, id: crate::ir::NodeId) -> Option<Constant> {
+fn read_constant(model: &Model, id: NodeId) -> Option<Constant> {
     let node = model.node(id);
     let is_constant = node.op == "Constant" && node.domain.is_empty();
     <Constant as op::Op>::read(node).filter(|_| is_constant)

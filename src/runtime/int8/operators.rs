@@ -6,11 +6,14 @@
 //! space..].
 
 use crate::ir::op::{BASE, LATEST, ops};
-use crate::ir::{DType, ValueId};
+use crate::ir::{DType, Op, ValueId};
 
 /// The domain of our operators; tract knows them by their prefix.
 pub const DOMAIN: &str = "onnxshrink";
 pub const PREFIX: &str = "Onnxshrink";
+
+/// Those that stand between integers, but compute floats.
+pub const OF_FLOATS: &[&str] = &[Attention::NAME, LayerNorm::NAME];
 
 ops! {
     domain "onnxshrink", prefix "Onnxshrink";
@@ -151,6 +154,18 @@ ops! {
         low: i64 = 0,
         high: i64 = 255,
     }
+
+    /// softmax(q · k · scale + mask) · v of floats. `perm` of an operand is how its axes are exchanged before; that of the
+    /// result, how they are exchanged after.
+    Attention [1, 1] (q: ValueId, k: ValueId, v: ValueId, mask: Option<ValueId>) {
+        scale: f32 = 1.0,
+        q_perm: Vec<i64> = vec![],
+        k_perm: Vec<i64> = vec![],
+        v_perm: Vec<i64> = vec![],
+        y_perm: Vec<i64> = vec![],
+    }
+    /// Layer normalization of the floats x + other over their last axis.
+    LayerNorm [1, 1] (x: ValueId, scale: ValueId, bias: Option<ValueId>, other: Option<ValueId>) { epsilon: f32 = 1e-5 }
 
     /// The mean over space.
     GlobalAveragePool [1, 1] (x: ValueId) {

@@ -194,7 +194,7 @@ impl int8::BatchMatMul {
 }
 
 /// The axes before the last two.
-fn batch<D: Clone>(shape: &[D]) -> TractResult<&[D]> {
+pub(super) fn batch<D: Clone>(shape: &[D]) -> TractResult<&[D]> {
     Ok(&shape[..shape.len().checked_sub(2).context("a product of vectors")?])
 }
 
@@ -240,8 +240,8 @@ impl Execute for int8::BatchMatMul {
         let (a, b) = (operands.elements::<u8>(self.a)?, operands.elements::<u8>(self.b)?);
         let shape: TVec<usize> = batches.iter().copied().chain([rows, columns]).collect();
         let one = |index: usize, output: Output| {
-            let a = &a[place(index, &batches, batch(a_shape).unwrap_or(&[])) * rows * depth..][..rows * depth];
-            let b = &b[place(index, &batches, batch(b_shape).unwrap_or(&[])) * depth * columns..][..depth * columns];
+            let a = &a[dense(index, &batches, a_shape)..][..rows * depth];
+            let b = &b[dense(index, &batches, b_shape)..][..depth * columns];
             let (a, b) =
                 (MatrixView { values: a, rows, stride: depth }, MatrixView { values: b, rows: depth, stride: columns });
             kernel.run(a, b, output, columns);
@@ -258,17 +258,21 @@ impl Execute for int8::BatchMatMul {
     }
 }
 
-/// Which matrix of an operand with the axes `own` meets the result's matrix `index`.
-fn place(mut index: usize, batches: &[usize], own: &[usize]) -> usize {
+/// [`place`] in a tensor without gaps.
+fn dense(index: usize, batches: &[usize], shape: &[usize]) -> usize {
+    place(index, batches, &shape[..shape.len() - 2], |axis| shape[axis + 1..].iter().product())
+}
+
+/// Where the matrix of an operand is that meets the result's matrix `index`: `own` are the operand's axes, and `stride`
+/// tells what lies between neighbours on one of them.
+pub(super) fn place(mut index: usize, batches: &[usize], own: &[usize], stride: impl Fn(usize) -> usize) -> usize {
     let missing = batches.len() - own.len();
-    let (mut place, mut stride) = (0, 1);
+    let mut place = 0;
     for axis in (0..batches.len()).rev() {
         let at = index % batches[axis];
         index /= batches[axis];
-        if axis >= missing {
-            let length = own[axis - missing];
-            place += if length == 1 { 0 } else { at * stride };
-            stride *= length;
+        if axis >= missing && own[axis - missing] != 1 {
+            place += at * stride(axis - missing);
         }
     }
     place

@@ -5,6 +5,7 @@
 
 mod conv;
 mod elementwise;
+mod float;
 mod layout;
 mod matmul;
 mod pool;
@@ -29,6 +30,7 @@ pub(in crate::runtime) fn register(onnx: &mut Onnx) {
     fn one<O: Execute>(onnx: &mut Onnx) {
         onnx.op_register.insert(O::NAME, build::<O>);
     }
+    one::<int8::Attention>(onnx);
     one::<int8::AveragePool>(onnx);
     one::<int8::BatchMatMul>(onnx);
     one::<int8::Conv>(onnx);
@@ -38,6 +40,7 @@ pub(in crate::runtime) fn register(onnx: &mut Onnx) {
     one::<int8::DynamicMatMul>(onnx);
     one::<int8::Flip>(onnx);
     one::<int8::GlobalAveragePool>(onnx);
+    one::<int8::LayerNorm>(onnx);
     one::<int8::MatMul>(onnx);
     one::<int8::MaxPool>(onnx);
     one::<int8::Product>(onnx);

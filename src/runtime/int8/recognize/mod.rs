@@ -1,14 +1,15 @@
 //! Finds in a QDQ model what can be computed in integers, and puts our operators there.
 //!
 //! The rules run in rounds: operators of quantized operands are written out; DequantizeLinear sinks through what only moves
-//! elements; what ends in a QuantizeLinear becomes one operator; then what takes dequantized operands and gives reals; the
-//! rest is left to reals between operators that quantize and dequantize.
+//! elements; what ends in a QuantizeLinear becomes one operator; then what takes dequantized operands and gives reals; then
+//! what is slow in reals; the rest is left to tract between operators that quantize and dequantize.
 
 mod borders;
 mod conv;
 mod dynamic;
 mod elementwise;
 mod expand;
+mod float;
 mod matmul;
 mod pass_through;
 mod pools;
@@ -20,7 +21,10 @@ use std::rc::Rc;
 
 use crate::analysis::Shapes;
 use crate::ir::Model;
-use crate::ir::op::{Add, Concat, Conv, ConvTranspose, DequantizeLinear, Gemm, MatMul, MaxPool, Mul, QuantizeLinear};
+use crate::ir::op::{
+    Add, Concat, Conv, ConvTranspose, DequantizeLinear, Gemm, LayerNormalization, MatMul, MaxPool, Mul, QuantizeLinear,
+    Transpose,
+};
 use crate::rewrite::Rules;
 use crate::runtime::int8::operators as int8;
 
@@ -77,8 +81,13 @@ pub(super) fn recognize(model: &mut Model, shapes: &OnceCell<Rc<Shapes>>) {
             .on::<Mul, _>(dynamic::scaled_conv)
             .on::<Add, _>(dynamic::biased_matmul)
             .on::<Add, _>(dynamic::biased_conv)
+            .on::<int8::Product, _>(table::tabulated_product)
+            .on::<int8::Sum, _>(table::tabulated_sum)
             .on::<int8::Sum, _>(conv::residual),
         Rules::new()
+            .on::<MatMul, _>(float::attention)
+            .on::<Transpose, _>(float::transposed_attention)
+            .on::<LayerNormalization, _>(float::layer_norm)
             .on::<QuantizeLinear, _>(borders::quantize)
             .on::<DequantizeLinear, _>(borders::dequantize)
             .on::<int8::Flip, _>(borders::flipped_back)

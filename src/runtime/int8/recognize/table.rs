@@ -8,6 +8,7 @@ use super::conv::computing;
 use super::scale::{Scale, dequantized, unsigned};
 use crate::ir::op::{DequantizeLinear, QuantizeLinear};
 use crate::ir::{DType, Model, NodeId, Operation, Tensor, Use, ValueId};
+use crate::kernels::{self, Addition, Multiplication, Quantization};
 use crate::require;
 use crate::rewrite::{Match, Miss, Rewrite, Site};
 use crate::runtime::int8::operators as int8;
@@ -65,6 +66,46 @@ pub(super) fn tabulated(at: &Site, root: QuantizeLinear) -> Match<Rewrite> {
         }
     };
     Ok(rewrite?.named(name))
+}
+
+/// Product of functions of one tensor, such as x · HardSigmoid(x): a function too.
+pub(super) fn tabulated_product(at: &Site, root: int8::Product) -> Match<Rewrite> {
+    let int8::Product { a, b, a_scale, a_zero_point, b_scale, b_zero_point, y_scale, y_zero_point, low, high } = root;
+    let [a_scale, b_scale, y_scale] =
+        [(a_scale, a_zero_point), (b_scale, b_zero_point), (y_scale, y_zero_point)].map(quantization);
+    let clamp = [low as u8, high as u8];
+    let multiplication = Multiplication { clamp, ..Multiplication::new(a_scale, b_scale, y_scale) };
+    composed(at, a, b, |a, b, y| multiplication.run(a, b, y))
+}
+
+/// Sum of functions of one tensor.
+pub(super) fn tabulated_sum(at: &Site, root: int8::Sum) -> Match<Rewrite> {
+    let int8::Sum { a, b, a_scale, a_zero_point, b_scale, b_zero_point, y_scale, y_zero_point, low, high } = root;
+    let [a_scale, b_scale, y_scale] =
+        [(a_scale, a_zero_point), (b_scale, b_zero_point), (y_scale, y_zero_point)].map(quantization);
+    let addition = Addition { clamp: [low as u8, high as u8], ..Addition::new(a_scale, b_scale, y_scale) };
+    composed(at, a, b, |a, b, y| addition.run(a, b, y))
+}
+
+fn quantization((scale, zero_point): (f32, i64)) -> Quantization {
+    Quantization { scale, zero_point: zero_point as u8 }
+}
+
+fn composed(at: &Site, a: ValueId, b: ValueId, operation: impl FnOnce(&[u8], &[u8], &mut [u8])) -> Match<Rewrite> {
+    let ((x, first), (source, second)) = (function_of(at, a)?, function_of(at, b)?);
+    require!(x == source, "functions of two tensors");
+    let mut new = at.rewrite();
+    let table = kernels::Table::composed(&first, &second, operation);
+    let table = new.constant("table", Tensor::from_vec(vec![256], table.0.to_vec()));
+    new.replace_root(int8::Table { x, table })
+}
+
+/// The tensor that `value` is a function of, and which.
+fn function_of(at: &Site, value: ValueId) -> Match<(ValueId, kernels::Table)> {
+    let Ok(int8::Table { x, table }) = at.producer(value) else { return Ok((value, kernels::Table::identity())) };
+    let bytes = at.tensor(table)?.elements::<u8>().ok_or(Miss("no table of bytes"))?;
+    let table = <[u8; 256]>::try_from(&*bytes).map_err(|_| Miss("no table of 256"))?;
+    Ok((x, kernels::Table(table)))
 }
 
 /// What is computed between a DequantizeLinear and the root.
