@@ -229,6 +229,17 @@ ops! {
     Pad [BASE, LATEST] (x: ValueId, pads: ValueId, value: Option<ValueId>, axes: Option<ValueId>) {
         mode: String = String::from("constant"),
     }
+    Resize [BASE, LATEST] (x: ValueId, roi: Option<ValueId>, scales: Option<ValueId>, sizes: Option<ValueId>) {
+        antialias: i64 = 0,
+        axes: Vec<i64> = vec![],
+        coordinate_transformation_mode: String = String::from("half_pixel"),
+        cubic_coeff_a: f32 = -0.75,
+        exclude_outside: i64 = 0,
+        extrapolation_value: f32 = 0.0,
+        keep_aspect_ratio_policy: String = String::from("stretch"),
+        mode: String = String::from("nearest"),
+        nearest_mode: String = String::from("round_prefer_floor"),
+    }
     Constant [BASE, LATEST] () {
         value: Option<Tensor> = None,
         value_float: Option<f32> = None,

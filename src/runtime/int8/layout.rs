@@ -45,6 +45,7 @@ const FORMS: &[Form] = &[
     Form { wants: true, has_attr: true, ..form(int8::Conv::NAME, &[0, 5]) },
     Form { wants: true, has_attr: true, ..form(int8::ConvTranspose::NAME, &[0]) },
     Form { wants: true, has_attr: true, ..form(int8::MaxPool::NAME, &[0]) },
+    Form { wants: true, has_attr: true, ..form(int8::Resize::NAME, &[0]) },
     Form { has_attr: true, ..form(int8::GlobalAveragePool::NAME, &[0]) },
     Form { has_attr: true, ..form(int8::Quantize::NAME, &[usize::MAX]) },
     Form { has_attr: true, gives_image: false, ..form(int8::Dequantize::NAME, &[0]) },

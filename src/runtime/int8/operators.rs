@@ -193,6 +193,21 @@ ops! {
         strides: Vec<i64> = vec![],
         channels_last: bool = false,
     }
+    /// Resizes space by `scales`, or to `sizes`. With the mode `nearest`, integers stay what they are.
+    Resize [1, 1] (x: ValueId) {
+        x_scale: f32 = 1.0,
+        x_zero_point: i64 = 0,
+        y_scale: f32 = 1.0,
+        y_zero_point: i64 = 0,
+        low: i64 = 0,
+        high: i64 = 255,
+        scales: Vec<f32> = vec![],
+        sizes: Vec<i64> = vec![],
+        mode: String = String::from("nearest"),
+        coordinates: String = String::from("half_pixel"),
+        nearest_mode: String = String::from("round_prefer_floor"),
+        channels_last: bool = false,
+    }
     MaxPool [1, 1] (x: ValueId) {
         auto_pad: String = String::from("NOTSET"),
         ceil_mode: i64 = 0,

@@ -9,6 +9,7 @@ mod float;
 mod layout;
 mod matmul;
 mod pool;
+mod resize;
 
 use std::fmt;
 use std::ops::Index;
@@ -45,6 +46,7 @@ pub(in crate::runtime) fn register(onnx: &mut Onnx) {
     one::<int8::MaxPool>(onnx);
     one::<int8::Product>(onnx);
     one::<int8::Quantize>(onnx);
+    one::<int8::Resize>(onnx);
     one::<int8::Sum>(onnx);
     one::<int8::Table>(onnx);
 }
@@ -129,6 +131,7 @@ fn view<O: ir::Op>(node: &NodeProto) -> TractResult<O> {
         let kind = AttributeType::try_from(attr.r#type);
         let value = match kind {
             Ok(AttributeType::Float) => Attr::Float(attr.f),
+            Ok(AttributeType::Floats) => Attr::Floats(attr.floats.clone()),
             Ok(AttributeType::Int) => Attr::Int(attr.i),
             Ok(AttributeType::Ints) => Attr::Ints(attr.ints.clone()),
             Ok(AttributeType::String) => Attr::Str(attr.s.clone().into()),

@@ -152,7 +152,7 @@ fn pool_images(
 }
 
 /// Keeps bytes within a Relu or Clip.
-fn limit(y: &mut [u8], low: i64, high: i64) {
+pub(super) fn limit(y: &mut [u8], low: i64, high: i64) {
     if (low, high) != (0, 255) {
         y.iter_mut().for_each(|y| *y = (*y).clamp(low as u8, high as u8));
     }

@@ -13,6 +13,7 @@ mod float;
 mod matmul;
 mod pass_through;
 mod pools;
+mod resize;
 mod scale;
 mod table;
 
@@ -23,7 +24,7 @@ use crate::analysis::Shapes;
 use crate::ir::Model;
 use crate::ir::op::{
     Add, Concat, Conv, ConvTranspose, DequantizeLinear, Gemm, LayerNormalization, MatMul, MaxPool, Mul, QuantizeLinear,
-    Transpose,
+    Resize, Transpose,
 };
 use crate::rewrite::Rules;
 use crate::runtime::int8::operators as int8;
@@ -54,6 +55,7 @@ pub(super) fn recognize(model: &mut Model, shapes: &OnceCell<Rc<Shapes>>) {
             .on_any(pass_through::MOVING, pass_through::moved)
             .on::<Concat, _>(pass_through::joined)
             .on::<MaxPool, _>(pools::max_of_integers)
+            .on::<Resize, _>(resize::nearest_of_integers)
             .on::<int8::Flip, _>(borders::flipped_back)
             .on::<int8::Flip, _>(borders::flipped_beyond)
     };
@@ -70,6 +72,7 @@ pub(super) fn recognize(model: &mut Model, shapes: &OnceCell<Rc<Shapes>>) {
             .on::<QuantizeLinear, _>(elementwise::quantized_mul)
             .on::<QuantizeLinear, _>(pools::quantized_global_average)
             .on::<QuantizeLinear, _>(pools::quantized_average)
+            .on::<QuantizeLinear, _>(resize::quantized_linear)
             .on::<QuantizeLinear, _>(table::tabulated),
         Rules::new()
             .on::<Conv, _>(conv::float_conv)
