@@ -32,6 +32,7 @@ mod pool;
 mod resize;
 mod attention;
 mod normalization;
+pub mod blocked;
 
 pub use attention::{Attention, FloatMatrix};
 pub use concat::{Part, concat};

@@ -1,5 +1,6 @@
 //! Every kernel against the portable one on random shapes, and the portable one against the definition.
 
+mod blocked;
 mod convolution;
 mod definition;
 mod float;
