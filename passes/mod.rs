@@ -1,6 +1,7 @@
 //! The passes, one file each. To add one, write its file and list it here.
 
 mod cleanup;
+mod distill;
 mod quantize;
 
 use crate::pass::PassInfo;
@@ -12,6 +13,7 @@ pub const ALL: &[PassInfo] = &[
     cleanup::upgrade_opset::INFO,
     cleanup::fix_sizes::INFO,
     PassInfo::group("cleanup", "Everything that keeps what the model computes, until nothing changes", CLEANUP),
+    distill::INFO,
     quantize::INFO,
 ];
 

@@ -8,6 +8,7 @@ pub mod kernels;
 pub mod runtime;
 pub mod data;
 pub mod measure;
+pub mod train;
 pub mod pass;
 
 #[path = "../passes/mod.rs"]

@@ -1,6 +1,7 @@
 //! The flow: read, run the pipeline, check against the original, write.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use prost::Message;
 use serde::Serialize;
@@ -26,6 +27,9 @@ pub const DEFAULT_PIPELINE: &str = "cleanup,quantize(mode=weights)";
 /// What it runs with samples to learn from, `--data`.
 pub const DEFAULT_PIPELINE_WITH_DATA: &str = "cleanup,quantize(mode=static)";
 
+/// What it runs on a student: normalizations are folded after training, which needs them.
+pub const DEFAULT_PIPELINE_OF_STUDENT: &str = "distill,cleanup";
+
 /// The part of the data that is held back for the check where passes use the rest.
 const HELD_BACK: f64 = 0.2;
 
@@ -34,6 +38,14 @@ const HELD_BACK: f64 = 0.2;
 pub struct Job {
     pub model: PathBuf,
     pub output: PathBuf,
+    /// A model that learns from the one to shrink, and is what passes work on.
+    pub student: Option<PathBuf>,
+    /// What passes that train learn from; the model to shrink if there is none.
+    pub teacher: Option<PathBuf>,
+    /// A folder where training can go on after the program was killed.
+    pub checkpoint_dir: Option<PathBuf>,
+    /// Where to write the graph of a training step.
+    pub emit_training_graph: Option<PathBuf>,
     /// The text of a pipeline; the default one if there is none.
     pub passes: Option<String>,
     /// Samples for passes that need them, and for the check.
@@ -129,7 +141,7 @@ pub fn shrink(job: &Job, cx: &mut Context, progress: &dyn Progress) -> Result<Sh
     job.check_output()?;
     let original = onnx::read(&job.model)?;
     let mut warnings = original.warnings.clone();
-    if job.passes.is_none() && job.data.is_some() {
+    if job.passes.is_none() && job.student.is_none() && job.data.is_some() {
         // What a model computes can be learned only by running it.
         if let Some(why) = Runner::new(&original.model).err() {
             warnings
@@ -137,6 +149,13 @@ pub fn shrink(job: &Job, cx: &mut Context, progress: &dyn Progress) -> Result<Sh
             pipeline = job.pipeline(DEFAULT_PIPELINE)?;
         }
     }
+    let student = job.student.as_ref().map(|file| onnx::read(file)).transpose()?;
+    warnings.extend(student.iter().flat_map(|student| student.warnings.clone()));
+    let start = student.as_ref().map_or(&original.model, |student| &student.model);
+    cx.checkpoints = job.checkpoint_dir.clone();
+    cx.wants_training_graph = job.emit_training_graph.is_some();
+    cx.original = Some(Arc::new(original.model.clone()));
+    cx.teacher = job.teacher.as_ref().map(|file| onnx::read(file).map(|read| Arc::new(read.model))).transpose()?;
     let sizes = FixedSizes::parse(&original.model, &job.sizes)?;
     let judge = job.samples(&original.model, &pipeline, cx)?;
 
@@ -144,13 +163,13 @@ pub fn shrink(job: &Job, cx: &mut Context, progress: &dyn Progress) -> Result<Sh
         warnings.push("the training information is left out: it names weights and nodes that passes change".into());
     }
     let run = |pipeline: &Pipeline, cx: &mut Context| -> Result<(Model, bool, Check), ShrinkError> {
-        let mut small = without_training_info(&original.model, pipeline);
+        let mut small = without_training_info(start, pipeline);
         cx.reports.clear();
         let failed = |error| ShrinkError::Pipeline { model: job.model.clone(), error };
         pipeline.run(&mut small, cx).map_err(failed)?;
         small.verify()?;
         note_pipeline(&mut small, pipeline, job.seed);
-        let kept_original = job.passes.is_none() && encoded_bytes(&small)? >= original.bytes;
+        let kept_original = job.passes.is_none() && job.student.is_none() && encoded_bytes(&small)? >= original.bytes;
         if kept_original {
             small = original.model.clone();
         }
@@ -161,7 +180,7 @@ pub fn shrink(job: &Job, cx: &mut Context, progress: &dyn Progress) -> Result<Sh
     let mut returned = Vec::new();
     if job.gates.fails_in_accuracy(&check) && returning::is_static(&pipeline) {
         let failed = |error| ShrinkError::Pipeline { model: job.model.clone(), error };
-        let start = without_training_info(&original.model, &pipeline);
+        let start = without_training_info(start, &pipeline);
         for (layer, more) in returning::returning(&start, &pipeline, cx).map_err(failed)? {
             returned.push(layer);
             (small, kept_original, check) = run(&more, cx)?;
@@ -177,6 +196,12 @@ pub fn shrink(job: &Job, cx: &mut Context, progress: &dyn Progress) -> Result<Sh
         }
     }
 
+    if let Some(file) = &job.emit_training_graph {
+        match &cx.training_graph {
+            Some(graph) => onnx::write(graph, file, &job.write).map(drop)?,
+            None => warnings.push(format!("`{}` is not written: no pass trains", file.display())),
+        }
+    }
     let failures = job.gates.failures(&check, pipeline.effect());
     let (written, small_bytes) = match failures.is_empty() || job.force {
         true => {
@@ -210,7 +235,11 @@ pub fn shrink(job: &Job, cx: &mut Context, progress: &dyn Progress) -> Result<Sh
 
 impl Job {
     fn default_pipeline(&self) -> &'static str {
-        if self.data.is_some() { DEFAULT_PIPELINE_WITH_DATA } else { DEFAULT_PIPELINE }
+        match (&self.student, &self.data) {
+            (Some(_), _) => DEFAULT_PIPELINE_OF_STUDENT,
+            (None, Some(_)) => DEFAULT_PIPELINE_WITH_DATA,
+            (None, None) => DEFAULT_PIPELINE,
+        }
     }
 
     /// The pipeline with the pass in front that raises older models to the opset that the passes know.

@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -14,11 +15,17 @@ use crate::shrink::Progress;
 /// Set while the output is written, when an interrupt has to wait.
 static WRITING: AtomicBool = AtomicBool::new(false);
 
+/// Set while a pass works that can end early with what it has.
+static LONG: AtomicBool = AtomicBool::new(false);
+
 /// An interrupted run leaves nothing behind: while the output is written it ends whole, otherwise the program ends at
-/// once.
-pub fn watch_interrupts() {
+/// once. Where the pass that runs can end early, the first interrupt only sets `finish`.
+pub fn watch_interrupts(finish: Arc<AtomicBool>) {
     // Without the handler an interrupt ends the program at once, also fine.
-    let _ = ctrlc::set_handler(|| {
+    let _ = ctrlc::set_handler(move || {
+        if LONG.load(Ordering::SeqCst) && !finish.swap(true, Ordering::SeqCst) {
+            return;
+        }
         if !WRITING.load(Ordering::SeqCst) {
             std::process::exit(130);
         }
@@ -54,8 +61,20 @@ impl Line {
 
 impl Observer for Line {
     fn before(&mut self, pass: &Step, _: &Model) -> ControlFlow<()> {
+        LONG.store(false, Ordering::SeqCst);
         self.0.set_message(pass.name());
         ControlFlow::Continue(())
+    }
+
+    fn progress(&mut self, done: usize, total: usize, text: &str) {
+        LONG.store(done < total, Ordering::SeqCst);
+        if self.0.length() != Some(total as u64) {
+            self.0.set_length(total as u64);
+            let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} (left: {eta})");
+            self.0.set_style(style.expect("a valid template"));
+        }
+        self.0.set_position(done as u64);
+        self.0.set_message(text.to_string());
     }
 }
 

@@ -18,10 +18,23 @@ pub struct Settings {
     /// Where to write the result [default: MODEL.small.onnx beside the model]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// What to do [default: `cleanup,quantize(mode=weights)`, with --data `cleanup,quantize(mode=static)`];
+    /// A model that learns from the one to shrink, and is written in its place; it has the same inputs and outputs
+    #[arg(long, value_name = "FILE")]
+    pub student: Option<PathBuf>,
+    /// What the pass `distill` learns from [default: the model to shrink]
+    #[arg(long, value_name = "FILE")]
+    pub teacher: Option<PathBuf>,
+    /// What to do [default: `cleanup,quantize(mode=weights)`, with --data `cleanup,quantize(mode=static)`, with --student
+    /// `distill,cleanup`];
     /// `onnxshrink passes` lists all; an empty text only reads and writes
     #[arg(long, value_name = "PASSES")]
     pub passes: Option<String>,
+    /// Keep the state of training in a folder after each epoch, and go on from what is there
+    #[arg(long, value_name = "FOLDER")]
+    pub checkpoint_dir: Option<PathBuf>,
+    /// Write the graph of one training step too: data, weights and targets in, loss and gradients out
+    #[arg(long, value_name = "FILE")]
+    pub emit_training_graph: Option<PathBuf>,
     /// Put large weights into a second file beside the model
     #[arg(long)]
     pub external_data: bool,
@@ -101,7 +114,9 @@ impl Settings {
         let text = fs::read_to_string(file).map_err(|error| problem(format!("the recipe cannot be read: {error}")))?;
         let mut recipe: Settings = toml::from_str(&text).map_err(|error| problem(error.to_string()))?;
         let folder = file.parent().unwrap_or(Path::new(""));
-        for path in [&mut recipe.output, &mut recipe.data, &mut recipe.test_data, &mut recipe.report] {
+        let Settings { output, student, teacher, checkpoint_dir, emit_training_graph, data, test_data, report, .. } =
+            &mut recipe;
+        for path in [output, student, teacher, checkpoint_dir, emit_training_graph, data, test_data, report] {
             *path = path.take().map(|path| folder.join(path));
         }
         Ok(recipe)
@@ -112,7 +127,11 @@ impl Settings {
         let either = |mine: Vec<String>, theirs: Vec<String>| if mine.is_empty() { theirs } else { mine };
         Settings {
             output: self.output.or(recipe.output),
+            student: self.student.or(recipe.student),
+            teacher: self.teacher.or(recipe.teacher),
             passes: self.passes.or(recipe.passes),
+            checkpoint_dir: self.checkpoint_dir.or(recipe.checkpoint_dir),
+            emit_training_graph: self.emit_training_graph.or(recipe.emit_training_graph),
             external_data: self.external_data || recipe.external_data,
             seed: self.seed.or(recipe.seed),
             threads: self.threads.or(recipe.threads),

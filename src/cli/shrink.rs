@@ -20,10 +20,10 @@ pub fn run(args: ShrinkArgs) -> Result<ExitCode, CliError> {
         None => args.settings,
     };
     use_threads(settings.threads)?;
-    watch_interrupts();
 
     let line = Line::new(settings.quiet);
     let mut cx = context(&settings, &line)?;
+    watch_interrupts(cx.finish.clone());
     let shrunk = shrink(&job(model, &settings)?, &mut cx, &line);
     line.finish();
     let shrunk = shrunk?;
@@ -58,6 +58,10 @@ fn job(model: PathBuf, settings: &Settings) -> Result<Job, CliError> {
     Ok(Job {
         output: settings.output.clone().unwrap_or_else(|| default_output(&model)),
         model,
+        checkpoint_dir: settings.checkpoint_dir.clone(),
+        emit_training_graph: settings.emit_training_graph.clone(),
+        student: settings.student.clone(),
+        teacher: settings.teacher.clone(),
         passes: settings.passes.clone(),
         data: settings.data.clone(),
         test_data: settings.test_data.clone(),

@@ -23,7 +23,7 @@ pub use cast::{Misfit, can_cast, cast};
 pub use dataset::{Dataset, Labels, Rows, Source};
 pub use random::Random;
 pub use synthesize::{DEFAULT_COUNT, SynthesisError, synthesize};
-pub use write::write_npz;
+pub use write::{read_npz, write_npz};
 
 /// What is wrong with the data, and with which file.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,8 @@ use std::path::Path;
 use npyz::npz::{NpzWriter, file_name_from_array_name};
 use tempfile::NamedTempFile;
 
+use super::DataError;
+use super::archive::Archive;
 use crate::ir::{DType, Tensor};
 
 /// Writes named arrays as an .npz file, whole or not at all. Types that NumPy lacks are widened to float32.
@@ -18,6 +20,13 @@ pub fn write_npz(path: &Path, arrays: &[(String, Tensor)]) -> io::Result<()> {
     write_arrays(BufWriter::new(file.as_file_mut()), arrays)?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
+}
+
+/// All arrays of an .npz file.
+pub fn read_npz(path: &Path) -> Result<Vec<(String, Tensor)>, DataError> {
+    let mut archive = Archive::open(path)?;
+    let names: Vec<String> = archive.names().into_iter().map(String::from).collect();
+    names.into_iter().map(|name| Ok((name.clone(), archive.read(&name)?))).collect()
 }
 
 fn write_arrays(to: impl Write + Seek, arrays: &[(String, Tensor)]) -> io::Result<()> {

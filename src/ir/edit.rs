@@ -1,6 +1,8 @@
 //! The only ways to change the graphs of a model. Each keeps uses and execution order consistent, in time that depends
 //! on the size of the edit alone.
 
+use std::collections::HashSet;
+
 use super::attr::{Attr, Attrs};
 use super::model::{
     Function, Graph, GraphId, Initializer, Model, Node, NodeId, Notes, QuantizationAnnotation, Use, Value, ValueDef,
@@ -8,7 +10,11 @@ use super::model::{
 };
 use super::op::Op;
 use super::tensor::{SparseTensor, Tensor};
-use super::types::Type;
+use super::types::{Size, Type};
+
+fn is_plain_input(value: &Value) -> bool {
+    matches!(value.def, ValueDef::Input { default: None })
+}
 
 /// What a node computes, before it has a place in a graph.
 #[derive(Clone, Debug, Default)]
@@ -93,6 +99,29 @@ impl Model {
         let value = self.new_value(graph, name, ValueDef::Sparse(tensor));
         self.graphs[graph].initializers.push(value);
         value
+    }
+
+    /// Lets constants be inputs of their graph, without a default, and with the type and shape they have.
+    ///
+    /// # Panics
+    /// If one of `values` is not a constant.
+    pub fn make_inputs(&mut self, values: &[ValueId]) {
+        for &value in values {
+            let tensor = self.constant(value).expect("only constants are made inputs");
+            let shape = tensor.shape().iter().map(|&n| Size::Fixed(n as i64));
+            let ty = Type::tensor(tensor.dtype(), shape);
+            let Value { graph, def, ty: declared, .. } = &mut self.values[value];
+            (*def, *declared) = (ValueDef::Input { default: None }, Some(ty));
+            let graph = *graph;
+            self.graphs[graph].inputs.push(value);
+        }
+        let graphs: HashSet<GraphId> = values.iter().map(|&value| self.values[value].graph).collect();
+        for graph in graphs {
+            let values = &self.values;
+            let has_data = |id: &ValueId| values.get(*id).is_some_and(|value| !is_plain_input(value));
+            self.graphs[graph].initializers.retain(has_data);
+        }
+        self.revision += 1;
     }
 
     /// Puts other data into a constant.

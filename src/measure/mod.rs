@@ -34,7 +34,7 @@ pub use agreement::{Closeness, OutputAgreement};
 pub use gram::{MomentSums, Moments, PairedMoments};
 pub use interval::Interval;
 pub use latency::{DEFAULT_BUDGET, Latency};
-pub use pairing::PairingError;
+pub use pairing::{Pairing, PairingError};
 pub use ranges::{Detail, Distribution, Grid, Range, RangeMethod, distributions, ranges};
 pub use run::{
     ElementFigures, NodeShare, OperatorShare, OutputFigures, Profile, Run, RunError, RunOptions, Score, join, run,
@@ -46,7 +46,6 @@ pub use window::{Reading, Window};
 
 use accuracy::{Judge, Verdicts};
 use agreement::RowAgreement;
-use pairing::Pairing;
 
 /// Both models side by side, as `--report` writes it.
 #[derive(Clone, Debug, Serialize)]

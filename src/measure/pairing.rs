@@ -45,6 +45,11 @@ impl Pairing {
         self.inputs.iter().map(input).collect()
     }
 
+    /// For each output of the original, its place among the small model's.
+    pub fn output_places(&self) -> &[usize] {
+        &self.outputs
+    }
+
     /// Outputs of the small model in the order of the original.
     pub fn outputs(&self, outputs: Vec<Tensor>) -> Vec<Tensor> {
         self.outputs.iter().map(|&place| outputs[place].clone()).collect()

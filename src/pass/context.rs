@@ -2,12 +2,14 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::Value as Json;
 
 use super::Observer;
 use crate::analysis::Shapes;
@@ -21,18 +23,31 @@ pub struct Context {
     pub seed: u64,
     /// Samples that passes may learn from; those that judge are not among them.
     pub data: Option<Dataset>,
+    /// What the user gave to shrink; samples are in the order of its inputs.
+    pub original: Option<Arc<Model>>,
+    /// What the pipeline's model learns from, where it is not the original.
+    pub teacher: Option<Arc<Model>>,
     /// Keep the name of every node where a rule did not apply, not only one for each reason.
     pub explain: bool,
     /// What the running pass has told so far.
     pub outcomes: Vec<Outcome>,
     /// Sentences of the running pass for the user.
     pub notes: Vec<String>,
+    /// The last training step that a pass made, as a model of its own, where the user wants it.
+    pub training_graph: Option<Model>,
+    pub wants_training_graph: bool,
+    /// What the running pass tells step by step, for the report: one entry an epoch, say.
+    pub log: Vec<Json>,
     /// What came of each pass of the pipeline, in the order they first ran.
     pub reports: Vec<PassReport>,
     /// Told before and after every pass.
     pub observers: Vec<Box<dyn Observer>>,
     /// Set from outside to end the pipeline before its next pass.
     pub cancelled: Arc<AtomicBool>,
+    /// A folder where passes that train can go on after the program was killed.
+    pub checkpoints: Option<PathBuf>,
+    /// Set from outside to end the running pass with what it has, where it can.
+    pub finish: Arc<AtomicBool>,
     /// The last inference, and the revision of the model that it saw.
     pub inferred: Option<(u64, Rc<Shapes>)>,
 }
@@ -75,6 +90,11 @@ impl Context {
         self.notes.push(text.into());
     }
 
+    /// Tells observers how far the running pass is.
+    pub fn progress(&mut self, done: usize, total: usize, text: &str) {
+        self.observers.iter_mut().for_each(|observer| observer.progress(done, total, text));
+    }
+
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
     }
@@ -97,6 +117,8 @@ pub struct PassReport {
     /// Where rules did not apply, as the last run left it.
     pub missed: Vec<Missed>,
     pub notes: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<Json>,
     #[serde(rename = "seconds", serialize_with = "seconds")]
     pub time: Duration,
 }

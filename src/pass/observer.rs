@@ -12,6 +12,9 @@ pub trait Observer {
         ControlFlow::Continue(())
     }
 
+    /// A long pass has done so many of `total` parts of its work; `text` tells what came of them.
+    fn progress(&mut self, _done: usize, _total: usize, _text: &str) {}
+
     /// `changed` tells whether this run edited the model.
     fn after(&mut self, _pass: &Step, _changed: bool, _model: &Model) -> Result<(), PassError> {
         Ok(())

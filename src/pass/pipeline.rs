@@ -259,7 +259,9 @@ fn run_step(step: &Step, model: &mut Model, cx: &mut Context) -> Result<ControlF
         cx.reports.push(PassReport { pass: written, summary, implied, ..PassReport::default() });
         cx.reports.len() - 1
     });
+    let log = std::mem::take(&mut cx.log);
     let report = &mut cx.reports[known];
+    report.log.extend(log);
     report.changed |= changed;
     report.time += time;
     report.add_run(outcomes, notes, model, cx.explain);

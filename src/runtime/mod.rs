@@ -5,6 +5,7 @@
 //! - [`dequantize`] decodes constants that tract has no type for.
 //! - [`support`] knows what tract cannot run, so that it is said before any work, with the node's name.
 //! - [`runner`] makes plans for concrete input shapes and runs them.
+//! - [`shared`] keeps inputs between runs, and lets them be changed.
 //! - [`int8`] computes quantized models in integers.
 //! - [`profile`] takes the time of each node.
 //! - [`quantize`] and [`dequantize_linear`] are operators that tract has otherwise than ONNX defines them.
@@ -19,6 +20,7 @@ mod int8;
 mod profile;
 mod quantize;
 mod runner;
+mod shared;
 mod support;
 mod tensor;
 
@@ -26,6 +28,7 @@ pub use error::RuntimeError;
 pub use int8::{Execution, in_integers};
 pub use profile::NodeTime;
 pub use runner::Runner;
+pub use shared::Shared;
 
 /// Whether constants may be folded through the operator: what tract computes is what ONNX defines.
 pub fn is_foldable(domain: &str, op: &str) -> bool {

@@ -33,9 +33,9 @@ const PLANS: usize = 4;
 /// [`run_many`](Runner::run_many).
 pub struct Runner {
     inputs: Vec<Declared>,
-    outputs: Vec<Output>,
+    pub(super) outputs: Vec<Output>,
     /// None where no output needs a node.
-    template: Option<Template>,
+    pub(super) template: Option<Template>,
     plans: Mutex<Vec<(Key, Slot)>>,
     lowered: Vec<String>,
     /// Whether plans are made for the values of small inputs, since tract needs some of them: shapes, axes, scales.
@@ -49,7 +49,7 @@ struct Declared {
     default: Option<Tensor>,
 }
 
-enum Output {
+pub(super) enum Output {
     Constant(Tensor),
     Input(usize),
     Computed(usize),
@@ -57,7 +57,7 @@ enum Output {
 
 /// The model before shapes are known. Constants are shared by all plans that come of it.
 #[derive(Clone)]
-struct Template {
+pub(super) struct Template {
     model: InferenceModel,
     /// The nodes of tract that the model's inputs are.
     inputs: Vec<usize>,
@@ -65,16 +65,16 @@ struct Template {
 }
 
 /// What a plan is made for, input by input.
-type Key = Vec<Known>;
+pub(super) type Key = Vec<Known>;
 
 #[derive(Clone, PartialEq)]
-enum Known {
+pub(super) enum Known {
     Default,
-    Shape(Vec<usize>),
+    Shape(DType, Vec<usize>),
     Value(Tensor),
 }
 
-type Plan = Arc<TypedRunnableModel>;
+pub(super) type Plan = Arc<TypedRunnableModel>;
 type Slot = Arc<OnceLock<Result<Plan, RuntimeError>>>;
 
 impl Runner {
@@ -188,7 +188,7 @@ impl Runner {
         run: impl FnOnce(&Template, &Plan, TVec<TValue>) -> TractResult<TVec<TValue>>,
     ) -> Result<Vec<Tensor>, RuntimeError> {
         let (key, plan) = self.plan(template, given)?;
-        let open = key.iter().zip(self.inputs.iter().zip(given)).filter(|(of, _)| matches!(of, Known::Shape(_)));
+        let open = key.iter().zip(self.inputs.iter().zip(given)).filter(|(of, _)| matches!(of, Known::Shape(..)));
         let inputs: TVec<_> = open
             .map(|(_, (input, tensor))| {
                 let tensor = tensor.and_then(to_tract);
@@ -234,14 +234,14 @@ impl Runner {
             let known = |tensor: &Option<&Tensor>| match tensor {
                 None => Known::Default,
                 Some(tensor) if by_value && is_parameter(tensor) => Known::Value((*tensor).clone()),
-                Some(tensor) => Known::Shape(tensor.shape().to_vec()),
+                Some(tensor) => Known::Shape(tensor.dtype(), tensor.shape().to_vec()),
             };
             given.iter().map(known).collect()
         };
         let by_value = self.by_value.load(Ordering::Relaxed);
-        match self.cached(template, key(by_value), given) {
+        match self.cached(template, key(by_value)) {
             Err(error) if !by_value && given.iter().flatten().any(|tensor| is_parameter(tensor)) => {
-                let plan = self.cached(template, key(true), given).map_err(|_| error)?;
+                let plan = self.cached(template, key(true)).map_err(|_| error)?;
                 self.by_value.store(true, Ordering::Relaxed);
                 Ok(plan)
             }
@@ -249,7 +249,8 @@ impl Runner {
         }
     }
 
-    fn cached(&self, template: &Template, key: Key, given: &[Option<&Tensor>]) -> Result<(Key, Plan), RuntimeError> {
+    /// The plan for `key`, made where there is none yet.
+    pub(super) fn cached(&self, template: &Template, key: Key) -> Result<(Key, Plan), RuntimeError> {
         let slot = {
             let mut plans = self.plans.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             let known = plans.iter().position(|(of, _)| *of == key);
@@ -261,7 +262,7 @@ impl Runner {
             }
             slot
         };
-        let plan = slot.get_or_init(|| guarded(|| template.plan(&self.inputs, &key, given))).clone()?;
+        let plan = slot.get_or_init(|| guarded(|| template.plan(&self.inputs, &key))).clone()?;
         Ok((key, plan))
     }
 }
@@ -362,19 +363,19 @@ impl Template {
         })
     }
 
-    fn plan(&self, inputs: &[Declared], key: &[Known], given: &[Option<&Tensor>]) -> TractResult<Plan> {
+    fn plan(&self, inputs: &[Declared], key: &[Known]) -> TractResult<Plan> {
         let mut plan = self.clone();
         let mut open = Vec::new();
-        for (((input, known), tensor), &node) in inputs.iter().zip(key).zip(given).zip(&self.inputs) {
-            match (known, tensor, &input.default) {
-                (Known::Shape(shape), Some(tensor), _) => {
-                    let dtype = datum_type(tensor.dtype()).expect("checked when it was given");
+        for ((input, known), &node) in inputs.iter().zip(key).zip(&self.inputs) {
+            match (known, &input.default) {
+                (Known::Shape(dtype, shape), _) => {
+                    let dtype = datum_type(*dtype).expect("checked when it was given");
                     plan.model.set_outlet_fact(node.into(), InferenceFact::dt_shape(dtype, shape))?;
                     open.push(node.into());
                 }
-                (Known::Value(value), ..) => plan.set_constant(node, value)?,
-                (.., Some(default)) => plan.set_constant(node, default)?,
-                (.., None) => unreachable!("an input without a default is given"),
+                (Known::Value(value), _) => plan.set_constant(node, value)?,
+                (Known::Default, Some(default)) => plan.set_constant(node, default)?,
+                (Known::Default, None) => unreachable!("an input without a default is given"),
             }
         }
         plan.model.set_input_outlets(&open)?;
@@ -396,7 +397,7 @@ thread_local! {
 }
 
 /// Calls into tract, whose errors and panics become errors of ours. Its panics are not printed as well.
-fn guarded<T>(call: impl FnOnce() -> TractResult<T>) -> Result<T, RuntimeError> {
+pub(super) fn guarded<T>(call: impl FnOnce() -> TractResult<T>) -> Result<T, RuntimeError> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let print = panic::take_hook();

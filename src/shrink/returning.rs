@@ -48,6 +48,8 @@ fn rank(model: &Model, pipeline: &Pipeline, cx: &Context, samples: usize) -> Res
     let mut aside = Context {
         seed: cx.seed,
         data: cx.data.clone(),
+        original: cx.original.clone(),
+        teacher: cx.teacher.clone(),
         observers: vec![Box::new(StopBefore(QUANTIZE))],
         cancelled: cx.cancelled.clone(),
         ..Context::default()

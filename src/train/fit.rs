@@ -1,0 +1,215 @@
+//! A model while it is trained: one step at a time, and how good it is.
+
+use rayon::prelude::*;
+
+use super::joint::{Joint, Plan, Step};
+use super::lessons::Lessons;
+use super::loss::Loss;
+use super::optimizer::{Updates, clip};
+use crate::ir::{Model, Tensor, ValueId};
+use crate::runtime::{RuntimeError, Shared};
+
+/// Into so many groups the runs of a step are put, whatever the number of threads: each group is summed on its own.
+const GROUPS: usize = 16;
+
+/// A model while it is trained.
+pub struct Fit<'a> {
+    joint: Joint,
+    lessons: &'a Lessons,
+    loss: Loss,
+    /// Samples of one run.
+    samples: usize,
+    values: Vec<ValueId>,
+    decays: Vec<bool>,
+    /// Weights, and running statistics behind them.
+    weights: Vec<Shared>,
+    statistics: Vec<Shared>,
+}
+
+/// What changes while a model is trained.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    pub weights: Vec<Vec<f32>>,
+    pub statistics: Vec<Vec<f32>>,
+}
+
+/// What held-back samples say.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Judgement {
+    pub loss: f64,
+    /// The share of positions with the right class, where labels are known.
+    pub accuracy: Option<f64>,
+}
+
+impl<'a> Fit<'a> {
+    /// Starts from the weights of the plan's model, of which `joint` was made.
+    pub fn new(joint: Joint, plan: &Plan, lessons: &'a Lessons) -> Result<Fit<'a>, RuntimeError> {
+        let shared = |value: &ValueId| Shared::of(plan.model.constant(*value).expect("weights are constants"));
+        let values: Vec<ValueId> = plan.weights.iter().map(|weight| weight.value).collect();
+        Ok(Fit {
+            lessons,
+            loss: plan.loss,
+            samples: plan.samples,
+            decays: plan.weights.iter().map(|weight| weight.decays).collect(),
+            weights: values.iter().map(shared).collect::<Result<_, _>>()?,
+            statistics: joint.statistics().iter().map(shared).collect::<Result<_, _>>()?,
+            values,
+            joint,
+        })
+    }
+
+    /// The mean loss and its gradients on `samples`, and the running statistics behind them.
+    pub fn gradients(&self, samples: &[usize]) -> Result<(f64, Vec<Vec<f32>>, Vec<Vec<f32>>), RuntimeError> {
+        let runs: Vec<&[usize]> = samples.chunks(self.samples).collect();
+        let groups: Vec<&[&[usize]]> = runs.chunks(runs.len().div_ceil(GROUPS).max(1)).collect();
+        let sums: Vec<Sums> = groups.into_par_iter().map(|runs| self.sums(runs)).collect::<Result<_, _>>()?;
+        let mut sums = sums.into_iter();
+        let mut total = sums.next().expect("a step has samples");
+        sums.for_each(|sum| total.add(sum));
+        let scale = 1.0 / (samples.len() * self.lessons.rows) as f32;
+        total.gradients.par_iter_mut().for_each(|sum| sum.iter_mut().for_each(|g| *g *= scale));
+        let share = 1.0 / runs.len() as f32;
+        total.statistics.iter_mut().flatten().for_each(|x| *x *= share);
+        let loss = (total.loss - self.lessons.floor_of(samples)) / (samples.len() * self.lessons.rows) as f64;
+        Ok((loss, total.gradients, total.statistics))
+    }
+
+    fn sums(&self, runs: &[&[usize]]) -> Result<Sums, RuntimeError> {
+        let mut sums: Option<Sums> = None;
+        for run in runs {
+            let step = self.joint.step(&self.inputs(run)?)?;
+            match &mut sums {
+                None => sums = Some(Sums::of(step, &self.weights)),
+                Some(sums) => sums.add(Sums::of(step, &self.weights)),
+            }
+        }
+        Ok(sums.expect("a group has runs"))
+    }
+
+    fn inputs(&self, samples: &[usize]) -> Result<Vec<Shared>, RuntimeError> {
+        let (mut inputs, targets) = self.lessons.batch(samples, self.samples, self.loss, self.joint.outputs())?;
+        inputs.extend(self.weights.iter().chain(&self.statistics).cloned());
+        inputs.extend(targets);
+        Ok(inputs)
+    }
+
+    /// Takes one step and returns the loss before it, and the norm of the gradients.
+    pub fn step(
+        &mut self,
+        samples: &[usize],
+        updates: &mut Updates,
+        rate: f64,
+        limit: Option<f64>,
+    ) -> Result<(f64, f64), RuntimeError> {
+        let (loss, mut gradients, statistics) = self.gradients(samples)?;
+        let norm = clip(&mut gradients, limit);
+        if loss.is_finite() && norm.is_finite() {
+            updates.step(&mut self.weights, &self.decays, &gradients, rate as f32);
+            for (old, new) in self.statistics.iter_mut().zip(statistics) {
+                old.floats_mut().expect("statistics are f32").copy_from_slice(&new);
+            }
+        }
+        Ok((loss, norm))
+    }
+
+    /// Statistics of the batch are those of whole runs: what is left over is left out, unless nothing else is there.
+    pub(super) fn whole_runs<'s>(&self, samples: &'s [usize]) -> &'s [usize] {
+        let whole = samples.len() - samples.len() % self.samples;
+        if self.statistics.is_empty() || whole == 0 { samples } else { &samples[..whole] }
+    }
+
+    /// The mean loss on `samples`, and the share of positions with the right class where labels are known.
+    pub fn judge(&self, samples: &[usize]) -> Result<Judgement, RuntimeError> {
+        let runs: Vec<&[usize]> = samples.chunks(self.samples).collect();
+        let judged = runs.into_par_iter().map(|run| {
+            let (loss, outputs) = self.joint.forward(&self.inputs(run)?)?;
+            Ok((loss, self.right(run, &outputs)))
+        });
+        let judged: Vec<(f64, (usize, usize))> = judged.collect::<Result<_, RuntimeError>>()?;
+        let loss: f64 = judged.iter().map(|(loss, _)| loss).sum();
+        let (right, all) = judged.iter().fold((0, 0), |(right, all), (_, more)| (right + more.0, all + more.1));
+        Ok(Judgement {
+            loss: (loss - self.lessons.floor_of(samples)) / (samples.len() * self.lessons.rows) as f64,
+            accuracy: (all > 0).then(|| right as f64 / all as f64),
+        })
+    }
+
+    /// Positions with the right class, and all with a known one, of the first output.
+    fn right(&self, samples: &[usize], outputs: &[Tensor]) -> (usize, usize) {
+        let Some(labels) = self.lessons.targets.first().and_then(|target| target.labels.as_ref()) else {
+            return (0, 0);
+        };
+        let classes = outputs[0].shape().last().copied().unwrap_or(1);
+        let Some(scores) = outputs[0].floats().filter(|_| classes > 1) else { return (0, 0) };
+        let positions = scores.len() / classes / self.samples;
+        let wanted = samples.iter().flat_map(|&sample| &labels[sample * positions..(sample + 1) * positions]);
+        scores.chunks(classes).zip(wanted).filter(|(_, label)| **label >= 0).fold(
+            (0, 0),
+            |(right, all), (row, &label)| {
+                let best = row.iter().enumerate().fold(0, |best, (class, &x)| if x > row[best] { class } else { best });
+                (right + usize::from(best as i64 == label), all + 1)
+            },
+        )
+    }
+
+    pub fn state(&self) -> State {
+        let copies = |all: &[Shared]| all.iter().map(|x| x.floats().expect("weights are f32").to_vec()).collect();
+        State { weights: copies(&self.weights), statistics: copies(&self.statistics) }
+    }
+
+    pub fn restore(&mut self, state: &State) {
+        let copy = |to: &mut [Shared], from: &[Vec<f32>]| {
+            for (to, from) in to.iter_mut().zip(from) {
+                to.floats_mut().expect("weights are f32").copy_from_slice(from);
+            }
+        };
+        copy(&mut self.weights, &state.weights);
+        copy(&mut self.statistics, &state.statistics);
+    }
+
+    /// Puts the weights into the model that they came of.
+    pub fn write(&self, model: &mut Model) -> Result<(), RuntimeError> {
+        let values = self.values.iter().chain(self.joint.statistics());
+        for (&value, weight) in values.zip(self.weights.iter().chain(&self.statistics)) {
+            model.set_constant(value, weight.to_tensor()?);
+        }
+        Ok(())
+    }
+}
+
+impl Judgement {
+    /// By accuracy, if it is known, and then by the loss.
+    pub fn beats(self, before: &Judgement) -> bool {
+        let key = |judgement: &Judgement| (judgement.accuracy.unwrap_or(0.0), -judgement.loss);
+        let ((accuracy, loss), (before_accuracy, before_loss)) = (key(&self), key(before));
+        accuracy > before_accuracy || accuracy == before_accuracy && loss > before_loss
+    }
+}
+
+/// Sums over samples.
+struct Sums {
+    loss: f64,
+    /// Empty where the loss does not depend on a weight.
+    gradients: Vec<Vec<f32>>,
+    statistics: Vec<Vec<f32>>,
+}
+
+impl Sums {
+    fn of(step: Step, weights: &[Shared]) -> Sums {
+        let floats = |tensor: &Tensor| tensor.floats().map(|floats| floats.into_owned()).unwrap_or_default();
+        let gradients = step.gradients.iter().zip(weights).map(|(gradient, weight)| match gradient {
+            Some(gradient) => floats(gradient),
+            None => vec![0.0; weight.floats().map_or(0, <[f32]>::len)],
+        });
+        let (loss, statistics) = (step.loss, step.statistics.iter().map(floats).collect());
+        Sums { loss, gradients: gradients.collect(), statistics }
+    }
+
+    fn add(&mut self, other: Sums) {
+        self.loss += other.loss;
+        let pairs = self.gradients.iter_mut().zip(&other.gradients);
+        for (sum, more) in pairs.chain(self.statistics.iter_mut().zip(&other.statistics)) {
+            sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The graph of one training step: forward, loss and backward, with the weights as inputs.
+
+use super::TrainError;
+use super::gradient::gradient_on;
+use super::gradient::tape::Tape;
+use super::loss::Loss;
+use super::weights::Weight;
+use crate::ir::op::{BatchNormalization, Identity, LogSoftmax, Softmax};
+use crate::ir::{DType, Model, NodeId, Size, Tensor, Type, ValueDef, ValueId};
+use crate::runtime::{Execution, Runner, RuntimeError, Shared};
+
+/// A training step, ready to run on so many samples at a time. Its inputs are those of the model, the weights, the running
+/// statistics, and the targets of each output.
+pub struct Joint {
+    model: Model,
+    loss: ValueId,
+    /// For each weight its name and gradient.
+    derivatives: Vec<(String, Option<ValueId>)>,
+    forward: Runner,
+    step: Runner,
+    /// For each weight, its place among the gradients; none where the loss does not depend on it.
+    gradients: Vec<Option<usize>>,
+    statistics: Vec<ValueId>,
+    /// The shape of each output that is judged, for all samples of a run.
+    outputs: Vec<Vec<usize>>,
+}
+
+/// What is trained, and how.
+#[derive(Clone, Copy)]
+pub struct Plan<'a> {
+    pub model: &'a Model,
+    pub weights: &'a [Weight],
+    /// What the loss judges, each output as much as the others.
+    pub outputs: &'a [ValueId],
+    pub loss: Loss,
+    /// Whether normalizations over the batch take mean and variance of the batch, of which they keep a running mean; else
+    /// they use those they have.
+    pub batch_statistics: bool,
+    /// A tensor for each input of the model.
+    pub sample: &'a [Tensor],
+    /// How many such samples one run takes.
+    pub samples: usize,
+}
+
+/// What one run gives, summed over its samples.
+pub struct Step {
+    pub loss: f64,
+    /// In the order of the weights; none where the loss does not depend on one.
+    pub gradients: Vec<Option<Tensor>>,
+    /// Running means and variances behind these samples.
+    pub statistics: Vec<Tensor>,
+}
+
+impl Joint {
+    /// # Errors
+    /// If the gradient by a weight is not known, or the graph does not run: found before anything is computed.
+    pub fn new(plan: &Plan) -> Result<Joint, TrainError> {
+        let mut model = plan.model.clone();
+        fix_inputs(&mut model, plan)?;
+        let normalizations = if plan.batch_statistics { normalizations(&model, plan.weights) } else { Vec::new() };
+        let statistics: Vec<ValueId> = normalizations.iter().flat_map(|(_, running)| *running).collect();
+        let weights: Vec<ValueId> = plan.weights.iter().map(|weight| weight.value).collect();
+        model.make_inputs(&[&weights[..], &statistics].concat());
+
+        let mut tape = Tape::new(&mut model);
+        tape.prefix = "loss".into();
+        let (mut total, mut outputs) = (None, Vec::new());
+        for &output in plan.outputs {
+            outputs.push(check_output(&tape, output, plan.samples)?);
+            let loss = plan.loss.write(&mut tape, output);
+            total = Some(total.map_or(loss, |total| tape.add(total, loss)));
+        }
+        let loss = total.ok_or(TrainError::NoOutput)?;
+        let float = Execution::float();
+        let forward = Runner::with(&model, &[&[loss], plan.outputs].concat(), &float)?;
+
+        let running =
+            normalizations.iter().flat_map(|(node, _)| train_normalization(&mut model, *node)).collect::<Vec<_>>();
+        let mut tape = Tape::new(&mut model);
+        let gradients = gradient_on(&mut tape, loss, &weights)?;
+        let mut results = vec![loss];
+        results.extend(gradients.iter().flatten());
+        results.extend(running);
+        if results.len() == 1 {
+            return Err(TrainError::NoWeights);
+        }
+        let step = Runner::with(&model, &results, &float)?;
+        let mut places = 0..;
+        let names = weights.iter().map(|&weight| model.value(weight).name.clone());
+        let derivatives = names.zip(gradients.iter().copied()).collect();
+        let gradients = gradients.iter().map(|gradient| gradient.and_then(|_| places.next())).collect();
+        Ok(Joint { model, loss, derivatives, forward, step, gradients, statistics, outputs })
+    }
+
+    /// Constants that follow from the samples and not from gradients: running means and variances.
+    pub fn statistics(&self) -> &[ValueId] {
+        &self.statistics
+    }
+
+    /// The shape of each output, for all samples of a run.
+    pub fn outputs(&self) -> &[Vec<usize>] {
+        &self.outputs
+    }
+
+    /// The step as a model in standard operators: what it takes, and its outputs, then `loss` and for each weight
+    /// `gradient.<its name>`, all summed over the samples.
+    pub fn graph(&self) -> Model {
+        let mut model = self.model.clone();
+        let main = model.main;
+        let loss = ("loss".to_string(), Some(self.loss));
+        let named = |(name, value): &(String, Option<ValueId>)| (format!("gradient.{name}"), *value);
+        let results = std::iter::once(loss).chain(self.derivatives.iter().map(named)).collect::<Vec<_>>();
+        let types: Vec<_> = {
+            let tape = Tape::new(&mut model);
+            results.iter().map(|(_, value)| value.and_then(|value| tape.known(value))).collect()
+        };
+        for ((name, value), ty) in results.iter().zip(types) {
+            let (Some(value), Some((dtype, shape))) = (*value, ty) else { continue };
+            let output = model.append(main, name, Identity { x: value });
+            model.set_type(output, Some(Type::tensor(dtype, shape.iter().map(|&n| Size::Fixed(n as i64)))));
+            model.add_output(main, output);
+        }
+        model
+    }
+
+    /// The loss and its gradients, for inputs in the order of the graph.
+    pub fn step(&self, inputs: &[Shared]) -> Result<Step, RuntimeError> {
+        let results = self.step.run_shared(inputs)?;
+        let known = self.gradients.iter().flatten().count();
+        Ok(Step {
+            loss: loss_of(&results[0]),
+            gradients: self.gradients.iter().map(|place| place.map(|place| results[1 + place].clone())).collect(),
+            statistics: results[1 + known..].to_vec(),
+        })
+    }
+
+    /// The loss and the outputs, with the running statistics.
+    pub fn forward(&self, inputs: &[Shared]) -> Result<(f64, Vec<Tensor>), RuntimeError> {
+        let mut results = self.forward.run_shared(inputs)?;
+        let outputs = results.split_off(1);
+        Ok((loss_of(&results[0]), outputs))
+    }
+}
+
+fn loss_of(tensor: &Tensor) -> f64 {
+    f64::from(tensor.as_float().unwrap_or(f32::NAN))
+}
+
+/// Gives every input the type and shape that it has for so many samples.
+fn fix_inputs(model: &mut Model, plan: &Plan) -> Result<(), TrainError> {
+    let inputs = model.graph(model.main).inputs.clone();
+    for (index, &input) in inputs.iter().enumerate() {
+        let value = model.value(input);
+        let sample = plan.sample.get(index).filter(|_| matches!(value.def, ValueDef::Input { default: None }));
+        let Some(sample) = sample else { return Err(TrainError::Default(value.name.clone())) };
+        let mut shape = sample.shape().to_vec();
+        if plan.samples > 1 {
+            shape[0] *= plan.samples;
+        }
+        let ty = Type::tensor(sample.dtype(), shape.iter().map(|&n| Size::Fixed(n as i64)));
+        model.set_type(input, Some(ty));
+    }
+    Ok(())
+}
+
+/// Whether samples of `model` can be put together along their first axis.
+pub fn can_stack(model: &Model) -> bool {
+    let open = |&input: &ValueId| {
+        let tensor = model.value(input).ty.as_ref().and_then(Type::as_tensor);
+        tensor.and_then(|tensor| tensor.shape.as_ref()?.first()).is_some_and(|dim| !matches!(dim.size, Size::Fixed(_)))
+    };
+    model.graph(model.main).inputs.iter().all(open)
+}
+
+fn check_output(tape: &Tape, output: ValueId, samples: usize) -> Result<Vec<usize>, TrainError> {
+    let wrong = |why| TrainError::Output { output: tape.model.value(output).name.clone(), why };
+    let (dtype, shape) = tape.known(output).ok_or_else(|| wrong("its shape is not fixed"))?;
+    match &shape[..] {
+        _ if dtype != DType::F32 => Err(wrong("it is no float32")),
+        [rows, _, ..] if *rows > 0 && rows % samples == 0 => Ok(shape),
+        _ => Err(wrong("its first axis does not count samples")),
+    }
+}
+
+/// Before Softmax, or its logarithm, along the last axis.
+pub fn logits(model: &Model, output: ValueId) -> ValueId {
+    let Some(node) = model.producer(output) else { return output };
+    let softmax = model.view::<Softmax>(node).map(|Softmax { x, axis }| (x, axis));
+    let log = model.view::<LogSoftmax>(node).map(|LogSoftmax { x, axis }| (x, axis));
+    match (softmax.or(log), model.view::<Identity>(node)) {
+        (Some((x, axis)), _) if axis == -1 || axis + 1 == rank(model, output) => x,
+        (_, Some(Identity { x })) => logits(model, x),
+        _ => output,
+    }
+}
+
+/// The declared rank; -1 where there is none.
+fn rank(model: &Model, value: ValueId) -> i64 {
+    let shape = model.value(value).ty.as_ref().and_then(Type::as_tensor).and_then(|tensor| tensor.shape.as_ref());
+    shape.map_or(-1, |dims| dims.len() as i64)
+}
+
+/// Normalizations over the batch that are trained, with their means and variances.
+fn normalizations(model: &Model, weights: &[Weight]) -> Vec<(NodeId, [ValueId; 2])> {
+    let trained = |value: ValueId| weights.iter().any(|weight| weight.value == value);
+    let nodes = model.nodes_of(model.main);
+    let found = nodes.filter_map(|node| {
+        let BatchNormalization { scale, bias, mean, var, training_mode, .. } = model.view(node)?;
+        let known = model.constant(mean).is_some() && model.constant(var).is_some() && mean != var;
+        ((trained(scale) || trained(bias)) && known && !training_mode).then_some((node, [mean, var]))
+    });
+    found.collect()
+}
+
+/// Lets a normalization use the statistics of the batch, and returns the running ones behind it.
+fn train_normalization(model: &mut Model, node: NodeId) -> [ValueId; 2] {
+    let view: BatchNormalization = model.view(node).expect("it was found by its view");
+    let y = model.node(node).outputs[0].expect("it has a result");
+    let name = model.value(y).name.clone();
+    let results = model.insert_many_before(node, BatchNormalization { training_mode: true, ..view }, &name, 3);
+    model.replace_uses(y, results[0]);
+    model.sweep(node);
+    [results[1], results[2]]
+}
