@@ -120,6 +120,37 @@ fn floats_between_integers_are_as_exact_as_tracts() {
 }
 
 #[test]
+fn heads_on_several_threads_give_what_one_thread_gives() {
+    let text = "<ir_version: 10, opset_import: [\"\": 21]>
+        heads (float[1,128,4,32] q, float[1,128,4,32] k, float[1,128,4,32] v) => (uint8[1,128,4,32] y)
+        <float s = {0.002}, uint8 z = {120}>
+        {
+           queries = Transpose <perm = [0, 2, 1, 3]> (q)
+           keys = Transpose <perm = [0, 2, 3, 1]> (k)
+           values = Transpose <perm = [0, 2, 1, 3]> (v)
+           scores = MatMul (queries, keys)
+           probabilities = Softmax (scores)
+           context = MatMul (probabilities, values)
+           back = Transpose <perm = [0, 2, 1, 3]> (context)
+           y = QuantizeLinear (back, s, z)
+        }";
+    let model = Model::parse(text).unwrap();
+    let runner = Runner::new(&model).unwrap();
+    let inputs = inputs(&model, &mut 3);
+    let on = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| runner.run(&inputs).unwrap().remove(0))
+    };
+    let one = on(1);
+    assert!(one.same_data(&on(3)));
+    let outputs = model.graph(model.main).outputs.clone();
+    let reals = Runner::with(&model, &outputs, &Execution::float()).unwrap().run(&inputs).unwrap().remove(0);
+    for (found, expected) in one.ints().unwrap().iter().zip(reals.ints().unwrap()) {
+        assert!((found - expected).abs() <= 1, "{found} {expected}");
+    }
+}
+
+#[test]
 fn values_that_are_asked_for_stay_what_they_are() {
     for (path, model) in cases() {
         let main = model.main;
