@@ -149,7 +149,7 @@ pub fn shrink(job: &Job, cx: &mut Context, progress: &dyn Progress) -> Result<Sh
             pipeline = job.pipeline(DEFAULT_PIPELINE)?;
         }
     }
-    let student = job.student.as_ref().map(|file| onnx::read(file)).transpose()?;
+    let student = job.student.as_ref().map(onnx::read).transpose()?;
     warnings.extend(student.iter().flat_map(|student| student.warnings.clone()));
     let start = student.as_ref().map_or(&original.model, |student| &student.model);
     cx.checkpoints = job.checkpoint_dir.clone();

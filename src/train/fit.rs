@@ -59,10 +59,10 @@ impl<'a> Fit<'a> {
     }
 
     /// The mean loss and its gradients on `samples`, and the running statistics behind them.
-    pub fn gradients(&self, samples: &[usize]) -> Result<(f64, Vec<Vec<f32>>, Vec<Vec<f32>>), RuntimeError> {
+    pub fn gradients(&self, samples: &[usize]) -> Result<Derivative, RuntimeError> {
         let runs: Vec<&[usize]> = samples.chunks(self.samples).collect();
         let groups: Vec<&[&[usize]]> = runs.chunks(runs.len().div_ceil(GROUPS).max(1)).collect();
-        let sums: Vec<Sums> = groups.into_par_iter().map(|runs| self.sums(runs)).collect::<Result<_, _>>()?;
+        let sums: Vec<Derivative> = groups.into_par_iter().map(|runs| self.sums(runs)).collect::<Result<_, _>>()?;
         let mut sums = sums.into_iter();
         let mut total = sums.next().expect("a step has samples");
         sums.for_each(|sum| total.add(sum));
@@ -70,17 +70,17 @@ impl<'a> Fit<'a> {
         total.gradients.par_iter_mut().for_each(|sum| sum.iter_mut().for_each(|g| *g *= scale));
         let share = 1.0 / runs.len() as f32;
         total.statistics.iter_mut().flatten().for_each(|x| *x *= share);
-        let loss = (total.loss - self.lessons.floor_of(samples)) / (samples.len() * self.lessons.rows) as f64;
-        Ok((loss, total.gradients, total.statistics))
+        total.loss = (total.loss - self.lessons.floor_of(samples)) / (samples.len() * self.lessons.rows) as f64;
+        Ok(total)
     }
 
-    fn sums(&self, runs: &[&[usize]]) -> Result<Sums, RuntimeError> {
-        let mut sums: Option<Sums> = None;
+    fn sums(&self, runs: &[&[usize]]) -> Result<Derivative, RuntimeError> {
+        let mut sums: Option<Derivative> = None;
         for run in runs {
             let step = self.joint.step(&self.inputs(run)?)?;
             match &mut sums {
-                None => sums = Some(Sums::of(step, &self.weights)),
-                Some(sums) => sums.add(Sums::of(step, &self.weights)),
+                None => sums = Some(Derivative::of(step, &self.weights)),
+                Some(sums) => sums.add(Derivative::of(step, &self.weights)),
             }
         }
         Ok(sums.expect("a group has runs"))
@@ -101,7 +101,7 @@ impl<'a> Fit<'a> {
         rate: f64,
         limit: Option<f64>,
     ) -> Result<(f64, f64), RuntimeError> {
-        let (loss, mut gradients, statistics) = self.gradients(samples)?;
+        let Derivative { loss, mut gradients, statistics } = self.gradients(samples)?;
         let norm = clip(&mut gradients, limit);
         if loss.is_finite() && norm.is_finite() {
             updates.step(&mut self.weights, &self.decays, &gradients, rate as f32);
@@ -186,26 +186,27 @@ impl Judgement {
     }
 }
 
-/// Sums over samples.
-struct Sums {
-    loss: f64,
-    /// Empty where the loss does not depend on a weight.
-    gradients: Vec<Vec<f32>>,
-    statistics: Vec<Vec<f32>>,
+/// The loss and what it changes with: means over samples, or sums on the way there.
+pub struct Derivative {
+    pub loss: f64,
+    /// In the order of the weights; zeros where the loss does not depend on one.
+    pub gradients: Vec<Vec<f32>>,
+    /// Running statistics behind the samples.
+    pub statistics: Vec<Vec<f32>>,
 }
 
-impl Sums {
-    fn of(step: Step, weights: &[Shared]) -> Sums {
+impl Derivative {
+    fn of(step: Step, weights: &[Shared]) -> Derivative {
         let floats = |tensor: &Tensor| tensor.floats().map(|floats| floats.into_owned()).unwrap_or_default();
         let gradients = step.gradients.iter().zip(weights).map(|(gradient, weight)| match gradient {
             Some(gradient) => floats(gradient),
             None => vec![0.0; weight.floats().map_or(0, <[f32]>::len)],
         });
         let (loss, statistics) = (step.loss, step.statistics.iter().map(floats).collect());
-        Sums { loss, gradients: gradients.collect(), statistics }
+        Derivative { loss, gradients: gradients.collect(), statistics }
     }
 
-    fn add(&mut self, other: Sums) {
+    fn add(&mut self, other: Derivative) {
         self.loss += other.loss;
         let pairs = self.gradients.iter_mut().zip(&other.gradients);
         for (sum, more) in pairs.chain(self.statistics.iter_mut().zip(&other.statistics)) {
