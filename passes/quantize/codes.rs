@@ -79,6 +79,6 @@ mod tests {
         let weight = Tensor::from_vec(vec![2, 2], vec![0.01f32, -0.02, 1.27, 0.5]);
         let codes = Codes::nearest(&weight, 0, None, grid, false);
         assert!(codes.scales[0] == codes.scales[1] && (codes.scales[0] - 0.01).abs() < 1e-5);
-        assert_eq!(codes.levels.elements::<i8>().unwrap(), [1, -2, 127, 50]);
+        assert_eq!(codes.levels.elements::<i8>().unwrap()[..], [1, -2, 127, 50]);
     }
 }
