@@ -38,9 +38,10 @@ pub enum BiasCorrection {
     Analytic,
     /// Layer after layer, for the rounding of all layers before, too; with `gptq`, weights are fitted to what the layer then
     /// reads, where that holds on samples that they were not fitted to.
-    Sequential,
-    /// Analytic or sequential: whichever brings the outputs nearer to those of the float model, on samples held back.
     #[default]
+    Sequential,
+    /// Analytic or sequential: whichever brings the outputs nearer to those of the float model, on samples held back. It
+    /// takes as long as both.
     Auto,
 }
 
