@@ -15,9 +15,11 @@ use crate::pass::{Context, Needs, NotationError, PassReport, Pipeline, PipelineE
 use crate::passes;
 use crate::runtime::{Execution, Runner};
 
+mod arithmetics;
 mod gates;
 mod returning;
 
+pub use arithmetics::Rendition;
 pub use gates::Gates;
 pub use returning::sensitivity;
 
@@ -84,6 +86,9 @@ pub struct Shrunk {
     /// Layers that stay float because accuracy fell too much with them in int8, the most sensitive first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub returned: Vec<String>,
+    /// The result in every arithmetic, over a few samples, where they differ.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub arithmetics: Vec<Rendition>,
     /// Whether the result was no smaller, so that the original stands in its place.
     pub kept_original: bool,
     /// The file that was written, none where the check failed.
@@ -124,6 +129,14 @@ pub enum ShrinkError {
     Write(#[from] WriteError),
 }
 
+/// What came of one pipeline.
+struct Attempt {
+    small: Model,
+    kept_original: bool,
+    check: Check,
+    reports: Vec<PassReport>,
+}
+
 /// Told what the work has come to, for a progress bar.
 pub trait Progress: Sync {
     /// One of `total` samples was run on both models.
@@ -162,7 +175,7 @@ pub fn shrink(job: &Job, cx: &mut Context, progress: &dyn Progress) -> Result<Sh
     if !pipeline.is_empty() && !original.model.header.training_info.is_empty() {
         warnings.push("the training information is left out: it names weights and nodes that passes change".into());
     }
-    let run = |pipeline: &Pipeline, cx: &mut Context| -> Result<(Model, bool, Check), ShrinkError> {
+    let run = |pipeline: &Pipeline, cx: &mut Context| -> Result<Attempt, ShrinkError> {
         let mut small = without_training_info(start, pipeline);
         cx.reports.clear();
         let failed = |error| ShrinkError::Pipeline { model: job.model.clone(), error };
@@ -174,27 +187,40 @@ pub fn shrink(job: &Job, cx: &mut Context, progress: &dyn Progress) -> Result<Sh
             small = original.model.clone();
         }
         let check = job.check(&original.model, &small, judge.as_ref(), &sizes, progress)?;
-        Ok((small, kept_original, check))
+        Ok(Attempt { small, kept_original, check, reports: std::mem::take(&mut cx.reports) })
     };
-    let (mut small, mut kept_original, mut check) = run(&pipeline, cx)?;
+    let mut attempt = run(&pipeline, cx)?;
     let mut returned = Vec::new();
-    if job.gates.fails_in_accuracy(&check) && returning::is_static(&pipeline) {
+    if job.gates.fails_in_accuracy(&attempt.check) && returning::is_static(&pipeline) {
         let failed = |error| ShrinkError::Pipeline { model: job.model.clone(), error };
         let start = without_training_info(start, &pipeline);
-        for (layer, more) in returning::returning(&start, &pipeline, cx).map_err(failed)? {
-            returned.push(layer);
-            (small, kept_original, check) = run(&more, cx)?;
-            pipeline = more;
-            if !job.gates.fails_in_accuracy(&check) {
-                let count = returned.len();
-                warnings.push(format!(
-                    "layers that stay float for accuracy: {count}, chosen on the samples that judge, so that the drop is a bit \
-                     larger on others"
-                ));
-                break;
+        let (layers, pipelines): (Vec<String>, Vec<Pipeline>) =
+            returning::returning(&start, &pipeline, cx).map_err(failed)?.into_iter().unzip();
+        let mut search = returning::Search::new(layers.len());
+        while let Some(count) = search.next_count() {
+            let found = run(&pipelines[count - 1], cx)?;
+            let holds = !job.gates.fails_in_accuracy(&found.check);
+            if search.tell(count, holds) {
+                (attempt, returned) = (found, layers[..count].to_vec());
             }
         }
+        if search.found() {
+            let count = returned.len();
+            warnings.push(format!(
+                "layers that stay float for accuracy: {count}, chosen on the samples that judge, so that the drop is a bit \
+                 larger on others"
+            ));
+        }
+        if let Some(last) = returned.len().checked_sub(1) {
+            pipeline = pipelines.into_iter().nth(last).expect("each layer has one");
+        }
     }
+    let Attempt { small, kept_original, check, reports } = attempt;
+    let arithmetics = match (&judge, &check) {
+        (Some(judge), Check::Done(_)) => arithmetics::renditions(&original.model, &small, judge, &job.execution)?,
+        _ => Vec::new(),
+    };
+    warnings.extend(arithmetics::warnings(&arithmetics));
 
     if let Some(file) = &job.emit_training_graph {
         match &cx.training_graph {
@@ -219,7 +245,7 @@ pub fn shrink(job: &Job, cx: &mut Context, progress: &dyn Progress) -> Result<Sh
         model: job.model.clone(),
         seed: job.seed,
         pipeline: pipeline.to_string(),
-        passes: std::mem::take(&mut cx.reports),
+        passes: reports,
         comparison: Comparison {
             original: ModelSize::of(&original.model, original.bytes),
             small: ModelSize::of(&small, small_bytes),
@@ -228,6 +254,7 @@ pub fn shrink(job: &Job, cx: &mut Context, progress: &dyn Progress) -> Result<Sh
         failures,
         warnings,
         returned,
+        arithmetics,
         kept_original,
         output: written.map(|written| Output::of(&job.output, written)),
     })

@@ -13,8 +13,10 @@ use super::codes::Codes;
 use super::grid::Grid;
 use super::learn::{Task, learn};
 use super::place::Placement;
+use super::sensitivity::distance;
 use super::sequential;
 use super::target::Traits;
+use super::write::write;
 
 /// How weights are rounded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -35,9 +37,12 @@ pub enum BiasCorrection {
     /// For the rounding of the layer's own weights.
     Analytic,
     /// Layer after layer, for the rounding of all layers before, too; with `gptq`, weights are fitted to what the layer then
-    /// reads.
+    /// reads, where that holds on samples that they were not fitted to.
     #[default]
     Sequential,
+    /// Analytic or sequential: whichever brings the outputs nearer to those of the float model, on samples held back. It
+    /// takes as long as both.
+    Auto,
 }
 
 /// What is done for accuracy.
@@ -47,12 +52,16 @@ pub struct Aids {
     pub bias_correction: BiasCorrection,
     /// Whether products of eight bits overflow on the target, so that some channels have to do with seven.
     pub saturates: bool,
+    /// Whether every channel has a scale of its own, so that it can have seven bits for itself.
+    pub per_channel: bool,
     pub seed: u64,
 }
 
 /// How far the aids went.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outcome {
+    /// How biases were corrected, and what that was chosen by: decibels of the analytic and the sequential way.
+    pub chosen: Option<(BiasCorrection, [f64; 2])>,
     pub layers: usize,
     pub channels: usize,
     pub seven_bit_layers: usize,
@@ -73,12 +82,18 @@ impl Outcome {
             Rounding::Nearest => "rounded to the nearest",
             Rounding::Gptq => "rounded for their inputs (GPTQ)",
         };
-        let bias = match aids.bias_correction {
+        let bias = match self.chosen.map_or(aids.bias_correction, |(chosen, _)| chosen) {
             BiasCorrection::None => "",
             BiasCorrection::Analytic => ", with biases corrected for their own weights",
-            BiasCorrection::Sequential => ", with biases corrected one after the other",
+            BiasCorrection::Sequential | BiasCorrection::Auto => ", with biases corrected one after the other",
         };
         let mut notes = vec![format!("weights of {} layers are {rounding}{bias}", self.layers)];
+        if let Some((_, [analytic, sequential])) = self.chosen {
+            notes.push(format!(
+                "on samples held back, outputs are {analytic:.1} dB from the float model's with biases corrected for their own \
+                 weights, {sequential:.1} dB one after the other"
+            ));
+        }
         if aids.saturates {
             notes.push(format!(
                 "{} of {} channels, in {} of {} layers, have weights of 7 bits: with 8, pairs of products overflow 16 bits \
@@ -89,6 +104,13 @@ impl Outcome {
         notes
     }
 }
+
+/// What is held back to choose by, and the most of it that is looked at.
+const JUDGING: f64 = 0.2;
+const MOST_TO_JUDGE: usize = 32;
+
+/// Of fewer samples none can be spared to choose by.
+const FEWEST_TO_CHOOSE: usize = 20;
 
 /// Makes `codes`, in which every weight is at its nearest level, better.
 #[allow(clippy::too_many_arguments, reason = "the network as placed, and what is known of it")]
@@ -104,7 +126,23 @@ pub fn apply(
 ) -> Result<Outcome, SurveyError> {
     let tasks = Task::of(model, placement, grids);
     match aids.bias_correction {
-        BiasCorrection::Sequential => {
+        BiasCorrection::Auto if data.len() >= FEWEST_TO_CHOOSE => {
+            let (learning, judging) = data.split(aids.seed, JUDGING);
+            let judging = judging.some(aids.seed, MOST_TO_JUDGE);
+            let mut ways = Vec::new();
+            for bias_correction in [BiasCorrection::Analytic, BiasCorrection::Sequential] {
+                let (mut codes, aids) = (codes.clone(), Aids { bias_correction, ..*aids });
+                let outcome = apply(model, placement, traits, grids, &mut codes, &learning, &aids, watch)?;
+                let mut draft = model.clone();
+                write(&mut draft, placement, traits, grids, &codes);
+                ways.push((distance(model, &draft, &judging)?, bias_correction, codes, outcome));
+            }
+            let decibels = [ways[0].0, ways[1].0];
+            let (_, chosen, learned, outcome) = ways.swap_remove(usize::from(decibels[1] > decibels[0]));
+            *codes = learned;
+            Ok(Outcome { chosen: Some((chosen, decibels)), ..outcome })
+        }
+        BiasCorrection::Sequential | BiasCorrection::Auto => {
             sequential::learn(model, placement, traits, grids, &tasks, codes, data, aids, watch)
         }
         _ if aids.rounding == Rounding::Nearest && aids.bias_correction == BiasCorrection::None && !aids.saturates => {

@@ -8,9 +8,9 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, s};
 use super::cholesky::{cholesky, invert_lower};
 use crate::measure::{Moments, PairedMoments};
 
-/// What is added to the diagonal of the covariance of x̂, over its mean: weights that the samples do not ask to change stay.
-/// It grows where there are not so many rows for each input.
-const RIDGE: f64 = 0.05;
+/// What may be added to the diagonal of the covariance of x̂, over its mean: weights that the samples do not ask to change
+/// stay. It grows where there are not so many rows for each input.
+pub const RIDGES: [f64; 2] = [0.05, 0.5];
 const ROWS_FOR_EACH_INPUT: f64 = 20.0;
 
 /// E W·x - E Ŵ·x for each channel, where every group of channels reads its own x.
@@ -48,28 +48,47 @@ fn product(matrix: ArrayView2<f32>, x: &Array1<f64>) -> Array1<f64> {
 
 /// The weights that come nearest to W·x when they read x̂: W' = W + W·C·(H + λ)⁻¹, where C = E (x - x̂)·x̂ᵀ and H = E x̂·x̂ᵀ, or
 /// the covariances where `centered`, since a bias is to take back what is left of the mean.
-pub fn refitted(weights: ArrayView2<f32>, groups: &[PairedMoments], centered: bool) -> Array2<f32> {
+pub fn refitted(weights: ArrayView2<f32>, groups: &[PairedMoments], centered: bool, ridge: f64) -> Array2<f32> {
     let channels = weights.nrows() / groups.len().max(1);
     let fitted: Vec<Array2<f32>> = groups
         .iter()
         .enumerate()
         .map(|(group, moments)| {
             let weights = weights.slice(s![group * channels..(group + 1) * channels, ..]);
-            change(weights, moments, centered).map_or_else(|| weights.to_owned(), |change| &weights + &change)
+            change(weights, moments, centered, ridge).map_or_else(|| weights.to_owned(), |change| &weights + &change)
         })
         .collect();
     let views: Vec<_> = fitted.iter().map(|weights| weights.view()).collect();
     concatenate(Axis(0), &views).unwrap_or_else(|_| weights.to_owned())
 }
 
-/// W·C·(H + λ)⁻¹; none where the inputs are all but constant.
-fn change(weights: ArrayView2<f32>, moments: &PairedMoments, centered: bool) -> Option<Array2<f32>> {
-    let (mut h, c) = match centered {
+/// By how much E |W·x - W'·x̂|² is more than E |W·x - W·x̂|², over all channels: with V = W' - W, Σ V·H·Vᵀ - 2·V·Cᵀ·Wᵀ.
+/// Moments are those of rows that W' was not fitted to.
+pub fn added_error(weights: ArrayView2<f32>, fitted: ArrayView2<f32>, groups: &[PairedMoments], centered: bool) -> f64 {
+    let channels = weights.nrows() / groups.len().max(1);
+    let group = |(group, moments): (usize, &PairedMoments)| {
+        let part = s![group * channels..(group + 1) * channels, ..];
+        let w = weights.slice(part).mapv(f64::from);
+        let v = fitted.slice(part).mapv(f64::from) - &w;
+        let (h, c) = second_moments(moments, centered);
+        (&v * &(v.dot(&h) - 2.0 * w.dot(&c))).sum()
+    };
+    groups.iter().enumerate().map(group).sum()
+}
+
+/// H and C.
+fn second_moments(moments: &PairedMoments, centered: bool) -> (Array2<f64>, Array2<f64>) {
+    match centered {
         true => (moments.rows.covariance(), moments.cross_covariance()),
         false => (moments.rows.gram.clone(), moments.cross.clone()),
-    };
+    }
+}
+
+/// W·C·(H + λ)⁻¹; none where the inputs are all but constant.
+fn change(weights: ArrayView2<f32>, moments: &PairedMoments, centered: bool, ridge: f64) -> Option<Array2<f32>> {
+    let (mut h, c) = second_moments(moments, centered);
     let scarcity = ROWS_FOR_EACH_INPUT * h.nrows() as f64 / moments.rows.count.max(1) as f64;
-    let ridge = RIDGE * scarcity.max(1.0) * h.diag().mean()?;
+    let ridge = ridge * scarcity.max(1.0) * h.diag().mean()?;
     h.diag_mut().mapv_inplace(|x| x + ridge);
     // (H + λ)⁻¹ = L⁻ᵀ·L⁻¹
     let inverse = invert_lower(&cholesky(h)?);
@@ -144,14 +163,14 @@ mod tests {
     fn inputs_that_do_not_vary_leave_weights_as_they_are() {
         let weights = random(3, 5, 0);
         let moments = PairedMoments::of(&[[Array3::zeros((1, 10, 5)), Array3::zeros((1, 10, 5))]]);
-        assert_eq!(refitted(weights.view(), &moments, true), weights);
+        assert_eq!(refitted(weights.view(), &moments, true, 0.05), weights);
     }
 
     proptest! {
         #[test]
         fn refitted_weights_come_nearer_to_the_outputs(seed in any::<u64>(), width in 1usize..20, groups in 1usize..3) {
             let ([x, other], weights) = (inputs(groups, 10 * width + 10, width, seed % 1000), random(4 * groups, width, seed));
-            let fitted = refitted(weights.view(), &PairedMoments::of(&[[x.clone(), other.clone()]]), true);
+            let fitted = refitted(weights.view(), &PairedMoments::of(&[[x.clone(), other.clone()]]), true, 0.05);
             let expected = outputs(&weights, &x);
             let spread = |weights: &Array2<f32>| {
                 let off = &expected - &outputs(weights, &other);
@@ -160,6 +179,11 @@ mod tests {
                 centered.sum::<f64>()
             };
             prop_assert!(spread(&fitted) <= spread(&weights) * 1.0001 + 1e-6);
+            let moments = PairedMoments::of(&[[x.clone(), other.clone()]]);
+            let rows = moments[0].rows.count as f64;
+            let added = added_error(weights.view(), fitted.view(), &moments, true);
+            let expected = (spread(&fitted) - spread(&weights)) / rows;
+            prop_assert!((added - expected).abs() <= 1e-3 * (spread(&weights) / rows + 1e-3), "{added} for {expected}");
         }
     }
 }

@@ -19,13 +19,24 @@ pub struct Codes {
 const BIAS_BITS: f32 = 536_870_912.0; // 2²⁹
 
 impl Codes {
-    /// Every weight at its nearest level, with the scales that make the squared error least.
-    pub fn nearest(weight: &Tensor, axis: usize, bias: Option<Vec<f32>>, input: Grid) -> Codes {
+    /// Every weight at its nearest level, with the scales that make the squared error least; one for all channels unless
+    /// `per_channel`.
+    pub fn nearest(weight: &Tensor, axis: usize, bias: Option<Vec<f32>>, input: Grid, per_channel: bool) -> Codes {
         let floats = weight.floats().expect("layers have weights of floats");
-        let channels = PerChannel::new(floats, weight.shape(), axis);
-        let mut scales = least_squares_scales(&channels);
+        let channels = PerChannel::new(floats.clone(), weight.shape(), axis);
+        let mut scales = match per_channel {
+            true => least_squares_scales(&channels),
+            false => {
+                let scale = least_squares_scales(&PerChannel::new(floats, &[1, weight.len()], 0))[0];
+                vec![scale; channels.channels()]
+            }
+        };
         if let Some(bias) = &bias {
             raise_for_bias(&mut scales, bias, input);
+        }
+        if !per_channel {
+            let common = scales.iter().copied().fold(0.0, f32::max);
+            scales.fill(common);
         }
         let (levels, _) = channels.quantize(&scales);
         Codes { levels: Tensor::from_vec(weight.shape().to_vec(), levels), scales, bias }
@@ -55,10 +66,19 @@ mod tests {
     fn the_bias_of_a_dead_channel_fits_int32() {
         let grid = Grid::covering(0.0, 1e-3, Levels::U8, false);
         let weight = Tensor::from_vec(vec![2, 2], vec![1e-20f32, -1e-20, 0.5, 0.25]);
-        let codes = Codes::nearest(&weight, 0, Some(vec![3.0, 3.0]), grid);
+        let codes = Codes::nearest(&weight, 0, Some(vec![3.0, 3.0]), grid, true);
         let (levels, steps) = int32_bias(codes.bias.as_ref().unwrap(), &codes.scales, grid);
         assert!(levels.iter().all(|level| level.unsigned_abs() <= 1 << 30));
         assert!(levels.iter().zip(&steps).all(|(&level, step)| (level as f32 * step - 3.0).abs() < 1e-5));
         assert_eq!(codes.levels.elements::<i8>().unwrap()[..2], [0, 0]);
+    }
+
+    #[test]
+    fn one_scale_for_all_channels_is_that_of_all_weights() {
+        let grid = Grid::covering(0.0, 1.0, Levels::U8, false);
+        let weight = Tensor::from_vec(vec![2, 2], vec![0.01f32, -0.02, 1.27, 0.5]);
+        let codes = Codes::nearest(&weight, 0, None, grid, false);
+        assert!(codes.scales[0] == codes.scales[1] && (codes.scales[0] - 0.01).abs() < 1e-5);
+        assert_eq!(codes.levels.elements::<i8>().unwrap()[..], [1, -2, 127, 50]);
     }
 }

@@ -5,16 +5,13 @@
 
 use ndarray::{ArrayD, Axis};
 
-use crate::data::Dataset;
-use crate::ir::op::{Conv, Gemm, LayerNormalization, LeakyRelu, MatMul, Relu};
+use crate::ir::op::{Conv, LeakyRelu, Relu};
 use crate::ir::{Model, NodeId, Tensor, Use, ValueId};
-use crate::measure::{SurveyError, Watch, survey};
 use crate::require;
 use crate::rewrite::{Match, Miss, Outcome};
 
-/// The names under which the report lists what came of it.
+/// The name under which the report lists what came of it.
 const LAYERS: &str = "equalized_layers";
-const OUTLIERS: &str = "migrated_outliers";
 
 /// Scales stay between 2⁻¹⁶ and 2¹⁶.
 const LARGEST_EXPONENT: f32 = 16.0;
@@ -125,127 +122,18 @@ impl Pair {
     }
 }
 
-/// Scales that move from what a normalization computes into the products that read it (Xiao et al., SmoothQuant, 2023): x/s and
-/// W·s, where input j has s = √(max|xⱼ| / max|Wⱼ|) on the samples.
-pub fn migrate(model: &mut Model, data: &Dataset, watch: Watch) -> Result<Outcome, SurveyError> {
-    let mut outcome = Outcome::default();
-    let nodes: Vec<NodeId> = model.nodes_of(model.main).collect();
-    let mut found: Vec<(Normalized, ValueId)> = Vec::new();
-    for node in nodes {
-        match Normalized::by(model, node) {
-            Ok(normalized) => found.extend(normalized),
-            Err(miss) => drop(outcome.missed.insert((OUTLIERS, node), miss)),
-        }
-    }
-    let mut moved = 0;
-    if !found.is_empty() {
-        let values: Vec<ValueId> = found.iter().map(|(_, value)| *value).collect();
-        let mut reach: Vec<Vec<f32>> = vec![Vec::new(); values.len()];
-        let see = |place: usize, _, x: &Tensor| found[place].0.reach(x);
-        let add = |_, all: &mut Vec<f32>, one: Vec<f32>| {
-            all.resize(one.len().max(all.len()), 0.0);
-            all.iter_mut().zip(one).for_each(|(all, one)| *all = all.max(one));
-        };
-        survey(model, &values, data, watch, &mut reach, see, add)?;
-        for ((normalized, _), reach) in found.iter().zip(reach) {
-            moved += usize::from(normalized.migrate(model, &reach));
-        }
-    }
-    outcome.applied.insert(OUTLIERS, moved);
-    Ok(outcome)
-}
-
-/// A normalization over the last axis, and the products with constants that alone read it.
-struct Normalized {
-    node: NodeId,
-    width: usize,
-    readers: Vec<Reader>,
-}
-
-struct Reader {
-    weight: ValueId,
-    /// The axis of the weight that counts inputs.
-    axis: usize,
-}
-
-impl Normalized {
-    fn by(model: &Model, node: NodeId) -> Match<Option<(Normalized, ValueId)>> {
-        let Some(norm) = model.view::<LayerNormalization>(node) else { return Ok(None) };
-        let &[Some(value)] = &model.node(node).outputs[..] else { return Err(Miss("it has several results")) };
-        let scale = model.constant(norm.scale).ok_or(Miss("its scale is no constant"))?;
-        require!(norm.bias.is_none_or(|bias| model.constant(bias).is_some()), "its bias is no constant");
-        let &[width] = scale.shape() else { return Err(Miss("it normalizes more than the last axis")) };
-        let readers = model.value(value).uses.iter().map(|place| {
-            let &Use::Node(reader, 0) = place else { return Err(Miss("not only products read it")) };
-            let (weight, axis) = match (model.view::<MatMul>(reader), model.view::<Gemm>(reader)) {
-                (Some(product), _) => (product.b, 0),
-                (_, Some(product)) if !product.transA => (product.b, usize::from(product.transB)),
-                _ => return Err(Miss("not only products read it")),
-            };
-            let tensor = model.constant(weight).ok_or(Miss("it is multiplied with no constant"))?;
-            require!(tensor.rank() == 2 && tensor.shape()[axis] == width, "it is multiplied with no matrix");
-            require!(owns_weight(model, weight), "the weights of what reads it are not its own");
-            Ok(Reader { weight, axis })
-        });
-        let readers = readers.collect::<Match<Vec<_>>>()?;
-        require!(!readers.is_empty(), "nobody reads it");
-        Ok(Some((Normalized { node, width, readers }, value)))
-    }
-
-    /// The largest magnitude of each place of the last axis.
-    fn reach(&self, x: &Tensor) -> Vec<f32> {
-        let mut reach = vec![0f32; self.width];
-        for row in x.floats().unwrap_or_default().chunks_exact(self.width.max(1)) {
-            reach.iter_mut().zip(row).for_each(|(reach, x)| *reach = reach.max(x.abs()));
-        }
-        reach
-    }
-
-    fn migrate(&self, model: &mut Model, reach: &[f32]) -> bool {
-        let mut matrices: Vec<ArrayD<f32>> = self.readers.iter().map(|reader| weights(model, reader.weight)).collect();
-        let scales: Vec<f32> = (0..self.width)
-            .map(|input| {
-                let columns = self.readers.iter().zip(&matrices);
-                let largest = columns.map(|(reader, w)| largest(w.index_axis(Axis(reader.axis), input).iter()));
-                power_of_two((reach[input] / largest.fold(0.0, f32::max)).sqrt())
-            })
-            .collect();
-        // A scale that all inputs have changes nothing.
-        let common = scales.iter().copied().fold(f32::INFINITY, f32::min);
-        if scales.iter().all(|&scale| scale == common) {
-            return false;
-        }
-        for (input, scale) in scales.iter().enumerate() {
-            for (reader, w) in self.readers.iter().zip(&mut matrices) {
-                w.index_axis_mut(Axis(reader.axis), input).mapv_inplace(|w| w * scale);
-            }
-        }
-        for (reader, matrix) in self.readers.iter().zip(matrices) {
-            model.set_constant(reader.weight, matrix);
-        }
-        let norm = model.view::<LayerNormalization>(self.node).expect("it is a normalization");
-        for (index, constant) in [(1, Some(norm.scale)), (2, norm.bias)] {
-            let Some(constant) = constant else { continue };
-            let mut numbers = weights(model, constant);
-            numbers.iter_mut().zip(&scales).for_each(|(x, scale)| *x /= scale);
-            replace(model, self.node, index, constant, numbers);
-        }
-        true
-    }
-}
-
 /// Whether `weight` is a constant of single precision that one node reads.
 fn owns_weight(model: &Model, weight: ValueId) -> bool {
     let single = model.constant(weight).is_some_and(|tensor| tensor.dtype() == crate::ir::DType::F32);
     single && model.value(weight).uses.len() == 1
 }
 
-fn weights(model: &Model, constant: ValueId) -> ArrayD<f32> {
+pub fn weights(model: &Model, constant: ValueId) -> ArrayD<f32> {
     model.constant(constant).and_then(Tensor::to_array).expect("it was looked at before")
 }
 
 /// Gives `node` numbers of its own, where others may read `old`, too.
-fn replace(model: &mut Model, node: NodeId, index: usize, old: ValueId, numbers: ArrayD<f32>) {
+pub fn replace(model: &mut Model, node: NodeId, index: usize, old: ValueId, numbers: ArrayD<f32>) {
     let name = model.value(old).name.clone();
     let value = model.add_constant(model.main, &name, numbers);
     model.set_input(node, index, Some(value));
@@ -256,7 +144,7 @@ fn largest<'a>(x: impl Iterator<Item = &'a f32>) -> f32 {
 }
 
 /// The nearest power of two; 1 for what is no positive number.
-fn power_of_two(x: f32) -> f32 {
+pub fn power_of_two(x: f32) -> f32 {
     match x > 0.0 && x.is_finite() {
         true => x.log2().round().clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT).exp2(),
         false => 1.0,
@@ -267,7 +155,7 @@ fn power_of_two(x: f32) -> f32 {
 mod tests {
     use super::*;
     use crate::analysis::FixedSizes;
-    use crate::data::{Random, synthesize};
+    use crate::data::{Dataset, Random, synthesize};
     use crate::runtime::Runner;
 
     fn parse(text: &str) -> Model {
@@ -351,39 +239,5 @@ mod tests {
             assert_eq!(weights(&model, value(&model, "u")), before);
             assert!(outcome.missed.len() >= 2, "the first pair and the last layer");
         }
-    }
-
-    const PRODUCTS: &str = r#"
-        <ir_version: 8, opset_import: ["": 18]>
-        network (float[1,3,4] x) => (float[1,3,2] p, float[1,3,2] q)
-        <float[4] g = {1,30,0.125,-2}, float[4] b = {0.5,-20,0,1}, float[4,2] u = {1,2,3,4,-1,-2,0.5,1}, float[4,2] v = {1,0,2,-1,3,1,-2,1}>
-        {
-            n = LayerNormalization (x, g, b)
-            p = MatMul (n, u)
-            q = MatMul (n, v)
-        }"#;
-
-    #[test]
-    fn outliers_move_into_products_and_leave_the_same_bits() {
-        let mut model = parse(PRODUCTS);
-        let (expected, data) = (outputs(&model), samples(&model));
-        let outcome = migrate(&mut model, &data, Watch::default()).unwrap();
-        assert_eq!(outcome.applied[OUTLIERS], 1);
-        assert_eq!(outputs(&model), expected);
-        assert!(
-            largest(weights(&model, model.node(model.producer(value(&model, "n")).unwrap()).inputs[1].unwrap()).iter())
-                < 20.0
-        );
-        model.verify().unwrap();
-    }
-
-    #[test]
-    fn a_normalization_that_something_else_reads_stays() {
-        let text =
-            PRODUCTS.replace("q = MatMul (n, v)", "w = MatMul (n, v) s = ReduceSum <keepdims = 1> (n) q = Add (w, s)");
-        let mut model = parse(&text);
-        let data = samples(&model);
-        let outcome = migrate(&mut model, &data, Watch::default()).unwrap();
-        assert_eq!((outcome.applied[OUTLIERS], outcome.missed.len()), (0, 1));
     }
 }

@@ -15,7 +15,8 @@ use super::channel::PerChannel;
 use super::codes::Codes;
 use super::grid::{Grid, Levels};
 use super::layer::{Layer, LayerKind};
-use super::place::{Placement, Role};
+use super::place::{Placement, Role, Unit};
+use super::rewrites::bias_behind;
 use super::rounding::{Weights, dequantized, gptq, nearest};
 use super::saturation::{SEVEN_BITS, overflowing};
 use super::scale::{LEVELS, least_squares_scale};
@@ -39,7 +40,7 @@ pub struct Task<'p> {
     /// As they are to be rendered, `[channels, inputs of a group]`.
     pub weights: Array2<f32>,
     pub grid: Grid,
-    /// Whether the layer has a bias to correct, or can get one.
+    /// Whether the layer has a bias to correct, or can get one; a product has that of the sum behind it.
     pub biased: bool,
 }
 
@@ -52,16 +53,19 @@ impl<'p> Task<'p> {
     /// shares.
     pub fn of(model: &Model, placement: &'p Placement, grids: &HashMap<ValueId, Grid>) -> Vec<Task<'p>> {
         let layers = placement.units.iter().filter_map(|unit| match &unit.role {
-            Role::Layer(layer) => Some((layer, unit.tail.gain)),
+            Role::Layer(layer) => Some((layer, unit)),
             _ => None,
         });
-        let task = |(layer, gain): (&'p Layer, f32)| {
+        let task = |(layer, unit): (&'p Layer, &Unit)| {
             let reading = Reading::of(model, layer.node).filter(|_| model.value(layer.weight).uses.len() == 1)?;
-            let tensor = layer.weights(model, gain);
+            let tensor = layer.weights(model, unit.tail.gain);
             let channels = PerChannel::new(tensor.floats()?, tensor.shape(), layer.axis);
             let rows: Vec<f32> = (0..channels.channels()).flat_map(|channel| channels.channel(channel)).collect();
             let weights = Array2::from_shape_vec((channels.channels(), rows.len() / channels.channels()), rows).ok()?;
-            let biased = layer.kind != LayerKind::MatMul;
+            let biased = match layer.kind {
+                LayerKind::MatMul => !unit.quantizes && bias_behind(model, unit.result, weights.nrows()).is_some(),
+                _ => true,
+            };
             (weights.nrows() % reading.groups() == 0).then(|| Task {
                 layer,
                 reading,
@@ -126,6 +130,14 @@ impl<'p> Task<'p> {
         let seven_bits: Vec<usize> = (0..overflows.len()).filter(|&channel| overflows[channel]).collect();
         if seven_bits.is_empty() {
             return (levels, scales, 0);
+        }
+        if !aids.per_channel {
+            let all: Vec<f32> = self.weights.iter().copied().collect();
+            let scale = least_squares_scale(&all, SEVEN_BITS).unwrap_or_default();
+            scales.iter_mut().for_each(|old| *old = old.max(scale));
+            limits.fill(SEVEN_BITS);
+            let levels = round(&scales, &limits);
+            return (levels, scales, limits.len());
         }
         for &channel in &seven_bits {
             let scale = least_squares_scale(&self.weights.row(channel).to_vec(), SEVEN_BITS).unwrap_or_default();

@@ -13,6 +13,7 @@ mod grid;
 mod int4;
 mod layer;
 mod learn;
+mod migrate;
 mod place;
 mod qdq;
 mod rewrites;
@@ -119,11 +120,55 @@ struct Quantize {
     #[serde(default)]
     equalize: bool,
 
-    /// Whether scales move from what a normalization computes into the products that read it first, so that few large
-    /// values do not take the levels of all others, in the static mode.
-    #[serde(default)]
+    /// Whether scales move from values with a few large places into the products that read them first, where that makes the
+    /// products much more exact, in the static mode. It costs a Mul where something else reads the value, too.
+    #[serde(default = "Quantize::default_migrate")]
     migrate: bool,
+
+    /// How many samples the static mode learns from; of more, so many are chosen at random.
+    #[serde(default = "Quantize::default_samples")]
+    samples: usize,
+
+    /// Whether weights have a scale for each output channel, or one for all, in the static mode.
+    #[serde(default = "Quantize::default_per_channel")]
+    per_channel: bool,
+
+    /// How many of the first layers stay float, in the static mode.
+    #[serde(default)]
+    keep_first: usize,
+
+    /// How many of the last layers stay float, in the static mode.
+    #[serde(default)]
+    keep_last: usize,
 }
+
+/// The options that say something in some modes only.
+const OPTIONS: &[(&str, &[Mode])] = {
+    use Mode::*;
+    &[
+        ("min-elements", &[Static, Weights, Dynamic]),
+        ("min-sqnr", &[Static, Weights, Dynamic]),
+        ("target", &[Static, Weights, Dynamic]),
+        ("activations", &[Static]),
+        ("symmetric", &[Static, Weights]),
+        ("calibration", &[Static]),
+        ("arithmetic", &[Static]),
+        ("rounding", &[Static]),
+        ("bias-correction", &[Static]),
+        ("weights", &[Weights]),
+        ("block-size", &[Weights]),
+        ("keep-io-types", &[Float16]),
+        ("equalize", &[Static]),
+        ("migrate", &[Static]),
+        ("samples", &[Static]),
+        ("per-channel", &[Static]),
+        ("keep-first", &[Static]),
+        ("keep-last", &[Static]),
+    ]
+};
+
+/// The options that say something of int4 weights only.
+const INT4_OPTIONS: &[&str] = &["block-size", "symmetric"];
 
 #[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -167,7 +212,7 @@ enum Calibration {
     Mse,
 }
 
-#[derive(Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum Mode {
     /// Values and weights, the arithmetic too; needs samples.
@@ -205,6 +250,26 @@ impl Quantize {
         true
     }
 
+    fn default_migrate() -> bool {
+        true
+    }
+
+    fn default_samples() -> usize {
+        128
+    }
+
+    fn default_per_channel() -> bool {
+        true
+    }
+
+    /// The options that are not what they are by default.
+    fn changed(&self) -> Result<Vec<String>, serde_json::Error> {
+        let Json::Object(ours) = serde_json::to_value(self)? else { return Ok(Vec::new()) };
+        let plain: Quantize = serde_json::from_value(serde_json::json!({ "mode": self.mode }))?;
+        let plain = serde_json::to_value(plain)?;
+        Ok(ours.into_iter().filter(|(name, value)| plain[name] != *value).map(|(name, _)| name).collect())
+    }
+
     fn kept_nodes(&self) -> Result<GlobSet, PassError> {
         let mut set = GlobSetBuilder::new();
         for pattern in &self.keep {
@@ -224,6 +289,7 @@ impl Quantize {
             };
         }
         traits.symmetric = self.symmetric.unwrap_or(traits.symmetric);
+        traits.per_channel = self.per_channel;
         // Only where zero is the lowest level does saturation cut off what is below.
         traits.absorbs &= !traits.symmetric;
         let method = match self.calibration {
@@ -243,6 +309,8 @@ impl Quantize {
             saturates: self.target.saturates(),
             equalize: self.equalize,
             migrate: self.migrate,
+            samples: self.samples,
+            keep_ends: [self.keep_first, self.keep_last],
         })
     }
 }
@@ -340,6 +408,25 @@ impl Pass for Quantize {
                 self.store_weights(model, cx, &limits);
             }
             Mode::Float16 => self.convert_to_float16(model, cx)?,
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), PassError> {
+        let name = |mode: &Mode| serde_json::to_value(mode).ok().and_then(|name| Some(name.as_str()?.to_string()));
+        let changed = self.changed().map_err(|error| PassError(error.to_string()))?;
+        for (option, modes) in OPTIONS.iter().filter(|(option, _)| changed.iter().any(|name| name == option)) {
+            if !modes.contains(&self.mode) {
+                let of: Vec<String> = modes.iter().filter_map(name).map(|mode| format!("`mode={mode}`")).collect();
+                let (mode, of) = (name(&self.mode).unwrap_or_default(), of.join(", "));
+                return Err(PassError(format!("`{option}` says nothing in `mode={mode}`, only in {of}; leave it out")));
+            }
+            if self.mode == Mode::Weights && self.weights == WeightType::I8 && INT4_OPTIONS.contains(option) {
+                return Err(PassError(format!("`{option}` says nothing without `weights=i4`; leave it out")));
+            }
+        }
+        if self.samples == 0 {
+            return Err(PassError("`samples` is 0, and the static mode needs some".into()));
         }
         Ok(())
     }

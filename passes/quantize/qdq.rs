@@ -14,14 +14,18 @@ use crate::rewrite::Outcome;
 
 use super::aids::{self, Aids, BiasCorrection, Rounding};
 use super::codes::Codes;
-use super::equalize;
+use super::equalize::equalize;
 use super::grid::{Grid, Levels};
 use super::layer::Layer;
+use super::migrate::{Rendering, migrate};
 use super::place::{Limits, Placement, Role};
 use super::rewrites::keep_biases_apart;
 use super::sensitivity::{Candidate, Sensitivity, rank};
 use super::target::Traits;
 use super::write::write;
+
+/// What rounding for the inputs leaves of the error of rounding to the nearest level, on transformers about.
+const GPTQ_ERROR: f64 = 0.25;
 
 /// What the static mode needs to know.
 pub struct Settings {
@@ -36,35 +40,38 @@ pub struct Settings {
     pub saturates: bool,
     pub equalize: bool,
     pub migrate: bool,
+    /// How many samples are learned from.
+    pub samples: usize,
+    /// How many layers stay float, of the first and the last ones.
+    pub keep_ends: [usize; 2],
 }
 
 /// Quantizes what pays, and reports it.
 pub fn quantize(model: &mut Model, cx: &mut Context, settings: &Settings) -> Result<(), PassError> {
     let traits = &settings.traits;
-    if settings.equalize {
-        cx.report(equalize::equalize(model));
-    }
-    if settings.migrate {
-        let watch = Watch { cancelled: &cx.cancelled, ..Watch::default() };
-        let outcome = equalize::migrate(model, samples(cx)?, watch);
-        cx.report(outcome.map_err(|error| PassError(format!("outliers could not be measured: {error}")))?);
-    }
-    let (placement, outcome) = place(model, cx, settings)?;
-    cx.report(outcome);
+    let given = given_samples(cx)?;
+    let (all, data) = (given.len(), given.some(cx.seed, settings.samples));
+    let (placement, outcomes) = place(model, &data, cx, settings)?;
+    outcomes.into_iter().for_each(|outcome| cx.report(outcome));
     if placement.units.is_empty() {
         cx.note("nothing runs in int8; large weights are stored in it");
         return Ok(());
     }
-    let grids = grids(model, &placement, cx, settings)?;
-    let mut codes = codes(model, &placement, &grids);
+    if data.len() < all {
+        let some = data.len();
+        cx.note(format!("{some} of {all} samples, chosen at random, give the ranges: `samples` tells how many"));
+    }
+    let grids = grids(model, &placement, &data, cx, settings)?;
+    let mut codes = codes(model, &placement, &grids, traits.per_channel);
     let aids = Aids {
         rounding: settings.rounding,
         bias_correction: settings.bias_correction,
         saturates: settings.saturates && traits.levels == Levels::U8,
+        per_channel: traits.per_channel,
         seed: cx.seed,
     };
     let watch = Watch { cancelled: &cx.cancelled, ..Watch::default() };
-    let learned = aids::apply(model, &placement, traits, &grids, &mut codes, samples(cx)?, &aids, watch)
+    let learned = aids::apply(model, &placement, traits, &grids, &mut codes, &data, &aids, watch)
         .map_err(|error| PassError(format!("weights could not be learned: {error}")))?;
     if learned.layers > 0 {
         learned.notes(&aids).into_iter().for_each(|note| cx.note(note));
@@ -83,18 +90,50 @@ pub fn quantize(model: &mut Model, cx: &mut Context, settings: &Settings) -> Res
     Ok(())
 }
 
+/// What runs in int8, after what the settings want to be moved before; and what came of both.
+fn place(
+    model: &mut Model,
+    data: &Dataset,
+    cx: &Context,
+    settings: &Settings,
+) -> Result<(Placement, Vec<Outcome>), PassError> {
+    let mut outcomes = Vec::new();
+    if settings.equalize {
+        outcomes.push(equalize(model));
+    }
+    let (mut placement, mut placed) = placement(model, data, settings);
+    if settings.migrate {
+        let rendering = Rendering {
+            symmetric: settings.traits.symmetric,
+            weight_error: if settings.rounding == Rounding::Gptq { GPTQ_ERROR } else { 1.0 },
+        };
+        let watch = Watch { cancelled: &cx.cancelled, ..Watch::default() };
+        let outcome = migrate(model, &placement, rendering, data, watch)
+            .map_err(|error| PassError(format!("outliers could not be measured: {error}")))?;
+        if outcome.applied.values().any(|&count| count > 0) {
+            (placement, placed) = self::placement(model, data, settings);
+        }
+        outcomes.push(outcome);
+    }
+    outcomes.push(placed);
+    Ok((placement, outcomes))
+}
+
 /// What runs in int8, with the sizes that the samples have.
-fn place(model: &Model, cx: &Context, settings: &Settings) -> Result<(Placement, Outcome), PassError> {
+fn placement(model: &Model, data: &Dataset, settings: &Settings) -> (Placement, Outcome) {
+    let sizes = measure::sizes_of(model, &data.sample(0));
+    let shapes = Shapes::infer_with(model, &sizes);
+    let layers: Vec<NodeId> = model.nodes_of(model.main).filter(|&node| Layer::read(model, node).is_ok()).collect();
+    let [first, last] = settings.keep_ends;
+    let ends: HashSet<NodeId> = layers.iter().take(first).chain(layers.iter().rev().take(last)).copied().collect();
     let kept = |node: NodeId| {
         let Node { name, op, outputs, .. } = model.node(node);
         // A node without a name goes by that of its result, as everywhere.
         let result = outputs.iter().flatten().next().map_or("", |&result| &model.value(result).name);
         let name = if name.is_empty() { result } else { name };
-        settings.kept.is_match(name) || settings.kept.is_match(op)
+        settings.kept.is_match(name) || settings.kept.is_match(op) || ends.contains(&node)
     };
-    let sizes = measure::sizes_of(model, &samples(cx)?.sample(0));
-    let shapes = Shapes::infer_with(model, &sizes);
-    Ok(Placement::of(model, &shapes, &settings.traits, settings.costs, kept))
+    Placement::of(model, &shapes, &settings.traits, settings.costs, kept)
 }
 
 /// What quantizing each layer alone does to the outputs, on the first `count` samples.
@@ -104,32 +143,34 @@ pub fn sensitivities(
     settings: &Settings,
     count: usize,
 ) -> Result<Vec<Sensitivity>, PassError> {
-    let (placement, _) = place(model, cx, settings)?;
+    let (mut model, given) = (model.clone(), given_samples(cx)?);
+    let data = given.some(cx.seed, settings.samples);
+    let (placement, _) = place(&mut model, &data, cx, settings)?;
     if placement.units.is_empty() {
         return Ok(Vec::new());
     }
-    let grids = grids(model, &placement, cx, settings)?;
+    let grids = grids(&model, &placement, &data, cx, settings)?;
     let layers = placement.units.iter().filter_map(|unit| match &unit.role {
         Role::Layer(layer) => Some(Candidate { layer, grid: grids[&layer.x] }),
         _ => None,
     });
     let candidates: Vec<Candidate> = layers.collect();
-    rank(model, &candidates, &samples(cx)?.first(count))
+    rank(&model, &candidates, &given.first(count))
         .map_err(|error| PassError(format!("sensitivities could not be measured: {error}")))
 }
 
-fn samples(cx: &Context) -> Result<&Dataset, PassError> {
-    cx.data.as_ref().ok_or_else(|| PassError("the static mode needs samples".into()))
+fn given_samples(cx: &Context) -> Result<&Dataset, PassError> {
+    cx.data.as_ref().filter(|data| !data.is_empty()).ok_or_else(|| PassError("the static mode needs samples".into()))
 }
 
 /// A grid for every int8 value, by the samples.
 fn grids(
     model: &Model,
     placement: &Placement,
+    data: &Dataset,
     cx: &Context,
     settings: &Settings,
 ) -> Result<HashMap<ValueId, Grid>, PassError> {
-    let data = samples(cx)?;
     let measured = placement.measured(model);
     let values: Vec<ValueId> = measured.iter().map(|(value, _)| *value).collect();
     let watch = Watch { cancelled: &cx.cancelled, ..Watch::default() };
@@ -166,7 +207,12 @@ fn grids(
     Ok(placement.values.iter().map(|(&value, grid_of)| (value, grid(grid_of))).collect())
 }
 
-fn codes(model: &Model, placement: &Placement, grids: &HashMap<ValueId, Grid>) -> HashMap<NodeId, Codes> {
+fn codes(
+    model: &Model,
+    placement: &Placement,
+    grids: &HashMap<ValueId, Grid>,
+    per_channel: bool,
+) -> HashMap<NodeId, Codes> {
     let layers = placement.units.par_iter().filter_map(|unit| match &unit.role {
         Role::Layer(layer) => Some((layer, &unit.tail)),
         _ => None,
@@ -174,7 +220,7 @@ fn codes(model: &Model, placement: &Placement, grids: &HashMap<ValueId, Grid>) -
     let code = |(layer, tail): (&Layer, &super::tail::Tail)| {
         let weight = layer.weights(model, tail.gain);
         let bias = layer.biases(model, tail.gain, tail.shift);
-        (layer.node, Codes::nearest(&weight, layer.axis, bias, grids[&layer.x]))
+        (layer.node, Codes::nearest(&weight, layer.axis, bias, grids[&layer.x], per_channel))
     };
     layers.map(code).collect()
 }

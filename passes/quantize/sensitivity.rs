@@ -83,6 +83,19 @@ pub fn rank(model: &Model, candidates: &[Candidate], data: &Dataset) -> Result<V
     Ok(ranking)
 }
 
+/// How far the outputs of `small` are from those of `model`, in decibels.
+pub fn distance(model: &Model, small: &Model, data: &Dataset) -> Result<f64, RuntimeError> {
+    let [exact, rounded] = [Runner::new(model)?, Runner::new(small)?];
+    let errors = (0..data.len()).into_par_iter().map(|index| {
+        let sample = data.sample(index);
+        Ok(Errors::of(&exact.run(&sample)?, &rounded.run(&sample)?))
+    });
+    let errors: Vec<Errors> = errors.collect::<Result<_, RuntimeError>>()?;
+    let mut all = Errors::default();
+    errors.iter().for_each(|errors| all.add(errors));
+    Ok(all.sqnr_db())
+}
+
 fn result_of(model: &Model, candidate: &Candidate) -> ValueId {
     model.node(candidate.layer.node).outputs[0].expect("a layer has a result")
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use ndarray::{Array2, Array3};
 use rayon::prelude::*;
 
 use crate::data::{Dataset, Random};
@@ -12,11 +13,13 @@ use crate::ir::{Model, NodeId, Tensor, ValueId};
 use crate::measure::{Moments, PairedMoments, Stepwise, SurveyError, Watch};
 
 use super::aids::{Aids, Outcome, Rounding};
-use super::bias::{paired_shift, refitted};
+use super::bias::{RIDGES, added_error, paired_shift, refitted};
 use super::codes::Codes;
 use super::grid::Grid;
+use super::layer::LayerKind;
 use super::learn::Task;
 use super::place::Placement;
+use super::rewrites::shift_bias;
 use super::rounding::dequantized;
 use super::target::Traits;
 use super::write::write;
@@ -26,6 +29,10 @@ const BYTES_KEPT: usize = 384 << 20;
 
 /// So many samples are taken in any case.
 const FEWEST: usize = 16;
+
+/// One of so many samples tells whether fitted weights are better, and weights are fitted to the others, if there are enough.
+const HELD_OUT: usize = 4;
+const FEWEST_TO_FIT: usize = 8;
 
 #[allow(clippy::too_many_arguments, reason = "both models, and what makes the one the other")]
 pub fn learn(
@@ -49,7 +56,8 @@ pub fn learn(
     if data.is_empty() {
         return Err(SurveyError::NoSamples);
     }
-    let data = &some(model, data, aids.seed);
+    let count = (BYTES_KEPT / Stepwise::bytes_kept(model, &data.sample(0)).max(1)).max(FEWEST);
+    let data = &data.some(aids.seed, count);
     let [mut exact, mut rounded] = [(); 2].map(|()| Stepwise::new(data));
     let mut outcome = Outcome::default();
     for (index, &(node, task)) in tasks.iter().enumerate() {
@@ -71,16 +79,10 @@ pub fn learn(
         });
         let Some(seen) = seen.collect::<Option<Vec<_>>>() else { continue };
         let (pairs, searched): (Vec<_>, Vec<_>) = seen.into_iter().unzip();
-        let moments = PairedMoments::of(&pairs);
-        drop(pairs);
-
-        let old = &codes[&task.layer.node];
-        let target = match aids.rounding {
-            Rounding::Gptq => refitted(task.weights.view(), &moments, task.corrects(aids)),
-            Rounding::Nearest => task.weights.clone(),
-        };
+        let (moments, target) = fitted(task, pairs, aids);
         let rows: Vec<Moments> = moments.iter().map(|paired| paired.rows.clone()).collect();
         let searched = searched.into_iter().flatten().collect();
+        let old = &codes[&task.layer.node];
         let (levels, scales, seven_bits) = task.round(&target, &old.scales, &rows, &searched, aids);
         let weights = dequantized(&levels, &scales);
         let shift = task.corrects(aids).then(|| paired_shift(task.weights.view(), weights.view(), &moments));
@@ -89,7 +91,10 @@ pub fn learn(
 
         let weights = draft.add_constant(draft.main, "weights", task.laid_out(weights, learned.levels.shape()));
         draft.set_input(node, 1, Some(weights));
-        if let Some(bias) = &learned.bias {
+        if let (LayerKind::MatMul, Some(shift)) = (task.layer.kind, &learned.bias) {
+            let product = draft.node(node).outputs[0].expect("a layer has a result");
+            shift_bias(&mut draft, product, shift);
+        } else if let Some(bias) = &learned.bias {
             let bias = draft.add_constant(draft.main, "bias", Tensor::from_vec(vec![bias.len()], bias.clone()));
             draft.set_input(node, 2, Some(bias));
         }
@@ -98,14 +103,30 @@ pub fn learn(
     Ok(outcome)
 }
 
-/// As many samples as can be kept: all of them, or some at random.
-fn some(model: &Model, data: &Dataset, seed: u64) -> Dataset {
-    let bytes = Stepwise::bytes_kept(model, &data.sample(0));
-    let count = (BYTES_KEPT / bytes.max(1)).max(FEWEST);
-    match count < data.len() {
-        true => data.split(seed, count as f64 / data.len() as f64).1,
-        false => data.clone(),
+/// The moments of all pairs of rows, and the weights to be rounded: as they are, or fitted to what the layer reads behind
+/// rounded layers where that brings its outputs nearer on samples that they were not fitted to.
+fn fitted(task: &Task, pairs: Vec<[Array3<f32>; 2]>, aids: &Aids) -> (Vec<PairedMoments>, Array2<f32>) {
+    let weights = task.weights.view();
+    if aids.rounding == Rounding::Nearest || pairs.len() < FEWEST_TO_FIT {
+        return (PairedMoments::of(&pairs), task.weights.clone());
     }
+    let (held, fit): (Vec<_>, Vec<_>) = pairs.into_iter().enumerate().partition(|(sample, _)| sample % HELD_OUT == 0);
+    let [held, fit] = [held, fit].map(|pairs| {
+        let pairs: Vec<_> = pairs.into_iter().map(|(_, pair)| pair).collect();
+        PairedMoments::of(&pairs)
+    });
+    let centered = task.corrects(aids);
+    let added = |ridge: f64| {
+        let fitted = refitted(weights, &fit, centered, ridge);
+        (ridge, added_error(weights, fitted.view(), &held, centered))
+    };
+    let all: Vec<PairedMoments> = fit.iter().zip(&held).map(|(fit, held)| fit.joined(held)).collect();
+    let best = RIDGES.map(added).into_iter().min_by(|a, b| a.1.total_cmp(&b.1));
+    let target = match best.filter(|&(_, added)| added < 0.0) {
+        Some((ridge, _)) => refitted(weights, &all, centered, ridge),
+        None => task.weights.clone(),
+    };
+    (all, target)
 }
 
 #[cfg(test)]

@@ -58,6 +58,8 @@ pub struct Traits {
     pub costs: bool,
     /// Whether a MatMul and its bias become a float Gemm where they can.
     pub merges_biases: bool,
+    /// Whether weights have a scale for each output channel, not one for all.
+    pub per_channel: bool,
 }
 
 /// Operators that move elements and leave them as they are: int8 wherever their operand is.
@@ -81,6 +83,7 @@ impl Target {
             splits_hard_swish: true,
             costs: true,
             merges_biases: true,
+            per_channel: true,
         };
         match self {
             Target::Onnxruntime | Target::OnnxruntimeVnni => onnxruntime,
@@ -100,6 +103,7 @@ impl Target {
                 splits_hard_swish: false,
                 costs: false,
                 merges_biases: false,
+                per_channel: true,
             },
             // Q/DQ become FakeQuantize; activations are asymmetric, weights symmetric per channel, biases float, and what
             // joins in a Concat has one scale.

@@ -12,6 +12,7 @@ use super::codes::{Codes, int32_bias};
 use super::grid::Grid;
 use super::layer::{Layer, LayerKind};
 use super::place::{Placement, Role, Unit};
+use super::rewrites::shift_bias;
 use super::target::{Bias, Traits};
 
 pub struct Writer<'m> {
@@ -60,12 +61,21 @@ pub fn write(
     let made: std::collections::HashSet<ValueId> =
         placement.units.iter().filter(|unit| unit.quantizes).map(|unit| unit.result).collect();
     for unit in &placement.units {
+        // What a product learned goes into the sum behind it.
+        let shift = codes.get(&unit.node).and_then(|codes| codes.bias.as_ref()).filter(|_| is_product(unit));
+        if let Some(shift) = shift {
+            shift_bias(writer.model, unit.result, shift);
+        }
         for &operand in unit.operands.iter().filter(|operand| !made.contains(*operand)) {
             writer.copy(operand, unit.node);
         }
         writer.unit(unit, codes.get(&unit.node));
     }
     writer.written
+}
+
+fn is_product(unit: &Unit) -> bool {
+    matches!(&unit.role, Role::Layer(layer) if layer.kind == LayerKind::MatMul)
 }
 
 impl Writer<'_> {
@@ -175,7 +185,7 @@ impl Writer<'_> {
             operation.attrs.shift_remove("alpha");
             operation.attrs.shift_remove("beta");
         }
-        let Some(bias) = &codes.bias else { return };
+        let Some(bias) = codes.bias.as_ref().filter(|_| layer.kind != LayerKind::MatMul) else { return };
         let name = layer.bias.map_or_else(
             || format!("{}.bias", self.model.value(layer.weight).name),
             |bias| self.model.value(bias).name.clone(),
@@ -185,9 +195,9 @@ impl Writer<'_> {
             Bias::Float => self.model.add_constant(self.graph, &name, Tensor::from_vec(channels, bias.clone())),
             Bias::Int32 => {
                 let (levels, steps) = int32_bias(bias, &codes.scales, self.grids[&layer.x]);
-                let levels = Tensor::from_vec(channels.clone(), levels);
+                let levels = Tensor::from_vec(channels, levels);
                 let levels = self.model.add_constant(self.graph, &format!("{name}.int32"), levels);
-                let steps = Tensor::from_vec(channels, steps);
+                let steps = self.by_channel(steps);
                 let steps = self.model.add_constant(self.graph, &format!("{name}.scale"), steps);
                 self.insert(anchor, dequantize(levels, steps, None, 0), &name)
             }
@@ -205,10 +215,14 @@ impl Writer<'_> {
         let name = self.model.value(layer.weight).name.clone();
         let levels = self.model.add_constant(self.graph, &format!("{name}.int8"), codes.levels.clone());
         let channels = codes.scales.len();
-        let scales = Tensor::from_vec(vec![channels], codes.scales.clone());
+        let scales = self.by_channel(codes.scales.clone());
         let scales = self.model.add_constant(self.graph, &format!("{name}.scale"), scales);
         // ONNX Runtime fuses a matrix product only where its weight has a zero point.
         let zero_point = match layer.kind {
+            LayerKind::Gemm { .. } | LayerKind::MatMul if !self.traits.per_channel => {
+                let zero = || self.model.add_constant(self.graph, "zero_point", Tensor::scalar(0i8));
+                Some(*self.weight_zero_points.entry(1).or_insert_with(zero))
+            }
             LayerKind::Gemm { .. } | LayerKind::MatMul => {
                 let (model, graph) = (&mut *self.model, self.graph);
                 let zeros =
@@ -229,6 +243,14 @@ impl Writer<'_> {
             self.weights.insert(layer.weight, (codes.clone(), value));
         }
         value
+    }
+
+    /// Numbers for each channel, or the one that all of them have.
+    fn by_channel(&self, numbers: Vec<f32>) -> Tensor {
+        match (self.traits.per_channel, numbers.first()) {
+            (false, Some(&number)) => Tensor::scalar(number),
+            _ => Tensor::from_vec(vec![numbers.len()], numbers),
+        }
     }
 
     /// Constant operands in int8: numbers of their own grid.

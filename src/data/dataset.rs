@@ -138,6 +138,17 @@ impl Dataset {
         self.select(self.part.iter().copied().take(count).collect())
     }
 
+    /// At most `count` samples, in their order; of more, the seed chooses.
+    pub fn some(&self, seed: u64, count: usize) -> Dataset {
+        if count >= self.len() {
+            return self.clone();
+        }
+        let order = Random::new(seed, 0).permutation(self.len());
+        let mut part: Vec<usize> = order[..count].iter().map(|&i| self.part[i]).collect();
+        part.sort_unstable();
+        self.select(part)
+    }
+
     /// Two parts without a common sample, the second with about `fraction` of all: it is held back for judging. The
     /// choice depends on the seed alone. A single sample makes up both parts.
     pub fn split(&self, seed: u64, fraction: f64) -> (Dataset, Dataset) {

@@ -49,6 +49,23 @@ impl PairedMoments {
     }
 }
 
+impl PairedMoments {
+    /// Those of the rows of both.
+    pub fn joined(&self, other: &PairedMoments) -> PairedMoments {
+        let count = self.rows.count + other.rows.count;
+        let [a, b] = [self.rows.count, other.rows.count].map(|part| part as f64 / count.max(1) as f64);
+        PairedMoments {
+            rows: Moments {
+                count,
+                mean: &self.rows.mean * a + &other.rows.mean * b,
+                gram: &self.rows.gram * a + &other.rows.gram * b,
+            },
+            difference: &self.difference * a + &other.difference * b,
+            cross: &self.cross * a + &other.cross * b,
+        }
+    }
+}
+
 /// Columns of a matrix of products that one thread computes.
 const COLUMNS: usize = 128;
 
@@ -174,6 +191,18 @@ mod tests {
         assert_eq!(found.cross, ndarray::arr2(&[[0.5, 1.0], [-3.0, 2.0]]));
         assert_eq!(found.cross_covariance(), ndarray::arr2(&[[-0.5, 1.0], [-1.0, 2.0]]));
         assert_eq!(found.rows.covariance(), ndarray::arr2(&[[1.0, -2.0], [-2.0, 4.0]]));
+    }
+
+    #[test]
+    fn joined_moments_are_those_of_all_rows() {
+        let mut random = crate::data::Random::new(1, 0);
+        let pairs = [2, 5].map(|rows| [(); 2].map(|()| Array3::from_shape_fn((1, rows, 3), |_| random.normal())));
+        let [a, b] = pairs.each_ref().map(|pair| PairedMoments::of(std::slice::from_ref(pair)).remove(0));
+        let (found, all) = (a.joined(&b), PairedMoments::of(&pairs).remove(0));
+        assert_eq!(found.rows.count, 7);
+        let near = |a: &Array2<f64>, b: &Array2<f64>| (a - b).iter().all(|x| x.abs() < 1e-6);
+        assert!(near(&found.cross, &all.cross) && near(&found.rows.gram, &all.rows.gram));
+        assert!((&found.difference - &all.difference).iter().all(|x| x.abs() < 1e-6));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Law: what comes of it depends on model, values and data alone. Samples run in parallel, and are folded in their order.
 //! No more is kept of a sample than what is seen of it, so that memory does not grow with the data set.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
@@ -89,7 +90,10 @@ pub fn survey<State: Send, Seen: Send>(
             (watch.progress)(runs);
             seen
         };
-        let mut folded: Vec<_> = states.iter_mut().enumerate().filter(|(place, _)| group.contains(place)).collect();
+        // In the order in which the runner gives their values.
+        let mut states_of: HashMap<usize, &mut State> = states.iter_mut().enumerate().collect();
+        let mut folded: Vec<(usize, &mut State)> =
+            group.iter().filter_map(|&place| Some((place, states_of.remove(&place)?))).collect();
         let at_a_time = 2 * rayon::current_num_threads();
         for first in (0..data.len()).step_by(at_a_time) {
             let samples = first..data.len().min(first + at_a_time);
@@ -139,7 +143,7 @@ pub fn sizes_of(model: &Model, sample: &[Tensor]) -> FixedSizes {
 fn groups(model: &Model, shapes: &Shapes, values: &[ValueId]) -> Vec<Vec<usize>> {
     let known = |value: &ValueId| Some(4 * shapes.fixed(*value)?.iter().product::<usize>());
     let largest = values.iter().filter_map(known).max().unwrap_or(0);
-    let order: std::collections::HashMap<_, _> =
+    let order: HashMap<_, _> =
         model.nodes_of(model.main).enumerate().map(|(position, node)| (node, position)).collect();
     let mut places: Vec<usize> = (0..values.len()).collect();
     // Values that are near in the graph need the same nodes.
@@ -214,6 +218,19 @@ mod tests {
         let found = [1, 2, 4].map(|threads| watched(threads, moments));
         assert!(found[1] == found[0] && found[2] == found[0]);
         assert_eq!((found[0].len(), found[0][0].count), (1, 23 * 4));
+    }
+
+    #[test]
+    fn values_may_be_asked_for_in_any_order() {
+        let model = network();
+        let data = samples(&model, 5);
+        let look = |names: [&str; 3]| {
+            let values = names.map(|name| value(&model, name));
+            distributions(&model, &values, &data, Detail::Extremes, Watch::default()).unwrap()
+        };
+        let (forwards, mut backwards) = (look(["x", "r", "y"]), look(["y", "r", "x"]));
+        backwards.reverse();
+        assert!(forwards == backwards && forwards[0] != forwards[2]);
     }
 
     #[test]

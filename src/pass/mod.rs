@@ -21,6 +21,11 @@ use crate::ir::Model;
 pub trait Pass {
     fn run(&self, model: &mut Model, cx: &mut Context) -> Result<(), PassError>;
 
+    /// Whether the options go together, asked before anything runs.
+    fn check(&self) -> Result<(), PassError> {
+        Ok(())
+    }
+
     fn effect(&self) -> Effect {
         Effect::Exact
     }

@@ -128,6 +128,9 @@ fn resolve(written: Written, table: &'static [PassInfo]) -> Result<Item, Notatio
         PassKind::Pass { make, .. } => {
             let bad = |error: serde_json::Error| NotationError::BadOption { pass: name, what: error.to_string() };
             let (pass, resolved) = make(options.clone()).map_err(bad)?;
+            let refused =
+                |error: PassError| NotationError::BadOption { pass: info.name.into(), what: error.to_string() };
+            pass.check().map_err(refused)?;
             Ok(Item::Pass(Step { info, given: options, resolved, pass, implied: false }))
         }
         PassKind::Group(members) => Ok(Item::Repeat(members.iter().map(implied).collect::<Result<_, _>>()?)),

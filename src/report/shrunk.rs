@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::ComparisonTable;
 use super::passes::pass_reports;
-use crate::shrink::Shrunk;
+use crate::shrink::{Rendition, Shrunk};
 
 /// The report for the terminal.
 pub fn shrunk(shrunk: &Shrunk, explain: bool, times: bool) -> String {
@@ -16,6 +16,12 @@ pub fn shrunk(shrunk: &Shrunk, explain: bool, times: bool) -> String {
         let _ = writeln!(text, "{}\n", pass_reports(&shrunk.passes, explain, times).trim_end());
     }
     let _ = writeln!(text, "{}\n", ComparisonTable(&shrunk.comparison));
+    for Rendition { arithmetic, sqnr_db, cosine } in &shrunk.arithmetics {
+        let _ = writeln!(text, "in {arithmetic}: {sqnr_db:.1} dB, cosine {cosine:.5} over a few samples");
+    }
+    if !shrunk.arithmetics.is_empty() {
+        text.push('\n');
+    }
     if !shrunk.returned.is_empty() {
         let _ = writeln!(text, "stay float for accuracy: {}\n", shrunk.returned.join(", "));
     }
