@@ -89,13 +89,11 @@ fn products(placement: &Placement) -> IndexMap<ValueId, Vec<&Layer>> {
     let made: HashSet<ValueId> = placement.units.iter().filter(|unit| unit.quantizes).map(|unit| unit.result).collect();
     let mut products: IndexMap<ValueId, Vec<&Layer>> = IndexMap::new();
     for unit in &placement.units {
-        match &unit.role {
-            Role::Layer(layer) if matches!(layer.kind, LayerKind::MatMul | LayerKind::Gemm { .. }) => {
-                if !made.contains(&layer.x) {
-                    products.entry(layer.x).or_default().push(layer);
-                }
-            }
-            _ => {}
+        if let Role::Layer(layer) = &unit.role
+            && matches!(layer.kind, LayerKind::MatMul | LayerKind::Gemm { .. })
+            && !made.contains(&layer.x)
+        {
+            products.entry(layer.x).or_default().push(layer);
         }
     }
     products

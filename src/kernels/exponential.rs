@@ -21,7 +21,7 @@ pub(super) fn exp_of_negative<const FUSED: bool>(x: f32) -> f32 {
     // 1.5 · 2²³: adding it rounds to an integer, which is then in the lowest bits.
     const ROUNDING: f32 = 12_582_912.0;
     // ln 2 in two parts, the first of which has few enough bits that its products are exact.
-    const LN_2: [f32; 2] = [0.693_359_375, -2.121_944_4e-4];
+    const LN_2: [f32; 2] = [355.0 / 512.0, -2.121_944_4e-4];
     // A comparison, unlike `max`, lets NaN pass.
     let within = if x < LOWEST { LOWEST } else { x };
     let shifted = multiply_add::<FUSED>(within, std::f32::consts::LOG2_E, ROUNDING);
