@@ -83,11 +83,16 @@ impl<'p> Task<'p> {
         (ELEMENTS / width.max(1)).min(ROWS).div_ceil(samples.max(1))
     }
 
+    /// Whether a depthwise kernel computes the layer, which adds its products one by one. A convolution of one channel is
+    /// none.
+    fn is_depthwise(&self) -> bool {
+        let groups = self.reading.groups();
+        groups > 1 && self.weights.dim() == (groups, self.reading.taps())
+    }
+
     /// Some of `rows` of one of so many samples, on the grid of the input; none where no product can overflow.
     pub fn searched(&self, rows: &Array3<f32>, samples: usize, aids: &Aids) -> Option<Array3<u8>> {
-        // A depthwise kernel adds its products one by one.
-        let depthwise = self.weights.ncols() == self.reading.taps();
-        if !aids.saturates || self.grid.levels != Levels::U8 || depthwise {
+        if !aids.saturates || self.grid.levels != Levels::U8 || self.is_depthwise() {
             return None;
         }
         let step = (rows.dim().1 / SEARCHED.div_ceil(samples.max(1))).max(1);

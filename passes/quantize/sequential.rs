@@ -134,9 +134,10 @@ mod tests {
     use crate::analysis::FixedSizes;
     use crate::data::{Dataset, synthesize};
     use crate::ir::{Model, Tensor};
+    use crate::kernels::Arithmetic;
     use crate::pass::{Context, Pipeline};
     use crate::passes;
-    use crate::runtime::Runner;
+    use crate::runtime::{Execution, Runner};
 
     /// Convolutions with a depthwise one and a residual, a Gemm behind them.
     fn network() -> Model {
@@ -207,6 +208,30 @@ mod tests {
         for correction in ["analytic", "sequential"] {
             let found = [1, 2, 4].map(|threads| constants(threads, correction));
             assert!(found[1] == found[0] && found[2] == found[0], "{correction}");
+        }
+    }
+
+    #[test]
+    fn a_convolution_of_one_channel_has_seven_bits_where_eight_would_overflow() {
+        let text = "<ir_version: 8, opset_import: [\"\" : 18]>
+            one (float[n,1,6,6] x) => (float[n,2,4,4] y)
+            <float[2,1,3,3] w = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}>
+            { y = Conv (x, w) }";
+        let original = Model::parse(text).expect("it is a model");
+        let mut model = original.clone();
+        let data = samples(&original);
+        let mut cx = Context { data: Some(data.clone()), ..Context::default() };
+        let pipeline = "quantize(mode=static,arithmetic=int8,min-elements=1)";
+        Pipeline::parse(pipeline, passes::ALL).unwrap().run(&mut model, &mut cx).unwrap();
+        let outputs = model.graph(model.main).outputs.clone();
+        let [exact, saturating] = [Arithmetic::Exact, Arithmetic::Saturating].map(|arithmetic| {
+            let execution = Execution { arithmetic, ..Execution::DEFAULT };
+            Runner::with(&model, &outputs, &execution).unwrap()
+        });
+        assert!(!exact.int8_nodes().is_empty());
+        for sample in (0..data.len()).map(|index| data.sample(index)) {
+            let [exact, saturating] = [&exact, &saturating].map(|runner| runner.run(&sample).unwrap().remove(0));
+            assert!(exact.same_data(&saturating));
         }
     }
 
