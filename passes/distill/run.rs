@@ -44,7 +44,7 @@ pub(super) fn run(options: &Distill, model: &mut Model, cx: &mut Context) -> Res
     let joint = Joint::new(&plan).map_err(failed)?;
     complete(&mut lessons, loss, joint.outputs(), plan.samples)?;
     if cx.wants_training_graph {
-        cx.training_graph = Some(joint.graph());
+        cx.training_graph = Some(Joint::graph(&plan).map_err(failed)?);
     }
     let mut fit = Fit::new(joint, &plan, &lessons).map_err(failed)?;
 

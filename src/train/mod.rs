@@ -3,6 +3,7 @@
 //! - [`gradient`] appends the backward direction to a model.
 //! - [`weights`] tells which constants are trained.
 //! - [`loss`] writes what is made small, and [`joint`] the graph of a whole step, which runs in the one runtime.
+//! - [`batch`] lets a model take any number of samples.
 //! - [`lessons`] are samples with what is wanted of them, labels or what a teacher says.
 //! - [`optimizer`] and [`schedule`] turn gradients into steps; [`fit`] takes one, and [`course`] epochs of them, from a
 //!   [`checkpoint`] if need be.
@@ -10,6 +11,7 @@
 //! Law: samples go to threads in small groups whose number does not depend on the threads, and sums are taken in a fixed
 //! order, so that the same seed gives the same weights everywhere.
 
+pub mod batch;
 pub mod checkpoint;
 pub mod course;
 pub mod fit;
@@ -21,6 +23,7 @@ pub mod optimizer;
 pub mod schedule;
 pub mod weights;
 
+pub use batch::open_batch;
 pub use checkpoint::Checkpoint;
 pub use course::{Course, Epoch, Settings, Watch, train};
 pub use fit::Fit;

@@ -1,7 +1,8 @@
 //! The table of gradients: one arm for each operator.
 
 use super::{
-    Arm, activation, arithmetic, convolution, indexing, layout, normalization, pool, product, reduction, softmax,
+    Arm, activation, arithmetic, convolution, indexing, layout, normalization, pool, product, reduction, resize,
+    softmax,
 };
 use crate::ir::{Model, NodeId};
 
@@ -66,6 +67,7 @@ pub(super) const TABLE: &[(&str, Arm)] = &[
     ("ReduceSumSquare", reduction::sum_square),
     ("Relu", activation::relu),
     ("Reshape", layout::reshape),
+    ("Resize", resize::resize),
     ("Selu", activation::selu),
     ("Sigmoid", activation::sigmoid),
     ("Sin", arithmetic::sin),
