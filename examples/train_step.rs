@@ -62,7 +62,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     if arguments.iter().any(|argument| argument == "--profile") {
         let fit = Fit::new(joint, &plan, &lessons)?;
         fit.profile(&samples)?;
-        return Ok(print_profile(fit.profile(&samples)?));
+        print_profile(fit.profile(&samples)?);
+        return Ok(());
     }
     let mut fit = Fit::new(joint, &plan, &lessons)?;
     let mut updates = Updates::new(Optimizer::Sgd { momentum: 0.0, nesterov: false }, 0.0, trained.len());

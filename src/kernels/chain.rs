@@ -130,9 +130,10 @@ impl Repeated {
                 to.fill(values[first]);
             } else {
                 let period = length.min(span);
-                for (index, y) in to[..period].iter_mut().enumerate() {
-                    *y = values[first + (within + index) % length * stride];
-                }
+                let column = within % length;
+                let (to_the_end, from_the_start) = to[..period].split_at_mut(period.min(length - column));
+                copy(&values[first + column * stride..], stride, to_the_end);
+                copy(&values[first..], stride, from_the_start);
                 let mut known = period;
                 while known < span {
                     let more = known.min(span - known);
@@ -142,6 +143,14 @@ impl Repeated {
             }
             done += span;
         }
+    }
+}
+
+/// Elements so far apart.
+fn copy(values: &[f32], stride: usize, to: &mut [f32]) {
+    match stride {
+        1 => to.copy_from_slice(&values[..to.len()]),
+        _ => to.iter_mut().zip(values.iter().step_by(stride)).for_each(|(y, x)| *y = *x),
     }
 }
 

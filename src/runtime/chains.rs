@@ -65,7 +65,7 @@ pub(super) fn take_over(model: &mut TypedModel) -> TractResult<()> {
 
 fn operation(node: &TypedNode) -> Option<Operation> {
     if let Some(TypedBinOp(op, None)) = node.op_as::<TypedBinOp>() {
-        let binary = match &*op.name() {
+        let binary = match op.name() {
             "Add" => Binary::Add,
             "Sub" => Binary::Sub,
             "Mul" => Binary::Mul,
@@ -231,26 +231,40 @@ impl EvalOp for Chain {
                         repeated.fill(values, start, &mut tile[..count]);
                     }
                 }
+                let range = start..start + count;
                 for (index, step) in self.steps.iter().enumerate() {
                     let place = self.operands.len() + index;
-                    let mut y = std::mem::take(&mut tiles[place]);
-                    let source = |source: usize| match self.operands.get(source) {
-                        Some(Pattern::Whole) => &operands[source][start..start + count],
-                        _ => &tiles[source][..count],
+                    // A result is written where it stays.
+                    let result = self.results.iter().position(|&result| result == index);
+                    let mut tile = std::mem::take(&mut tiles[place]);
+                    let mut output = result.map(|result| std::mem::take(&mut outputs[result]));
+                    let y = match &mut output {
+                        Some(output) => &mut output[range.clone()],
+                        None => &mut tile[..count],
+                    };
+                    let source = |source: usize| {
+                        if let Some(Pattern::Whole) = self.operands.get(source) {
+                            return &operands[source][range.clone()];
+                        }
+                        let step = source.checked_sub(self.operands.len());
+                        match self.results.iter().position(|&result| Some(result) == step) {
+                            Some(result) => &outputs[result][range.clone()],
+                            None => &tiles[source][..count],
+                        }
                     };
                     let x = source(step.sources[0]);
                     match (step.operation, &functions[index]) {
-                        (Operation::Unary(unary), _) => unary.run(x, &mut y[..count]),
-                        (Operation::Binary(binary), _) => binary.run(x, source(step.sources[1]), &mut y[..count]),
+                        (Operation::Unary(unary), _) => unary.run(x, y),
+                        (Operation::Binary(binary), _) => binary.run(x, source(step.sources[1]), y),
                         (Operation::Function(_), function) => {
-                            y[..count].copy_from_slice(x);
-                            function.as_ref().context("a function")?.run(&mut y[..count])?;
+                            y.copy_from_slice(x);
+                            function.as_ref().context("a function")?.run(y)?;
                         }
                     }
-                    tiles[place] = y;
-                }
-                for (&step, output) in self.results.iter().zip(&mut outputs) {
-                    output[start..start + count].copy_from_slice(&tiles[self.operands.len() + step][..count]);
+                    tiles[place] = tile;
+                    if let (Some(result), Some(output)) = (result, output) {
+                        outputs[result] = output;
+                    }
                 }
             }
         }

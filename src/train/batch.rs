@@ -65,10 +65,11 @@ fn set_rows(model: &mut Model, value: ValueId) {
 fn open_sizes(sizes: &[i64], before: &[usize], rows: usize) -> Option<Vec<i64>> {
     let (Some(&first), Some(&axis)) = (sizes.first(), before.first()) else { return Some(sizes.to_vec()) };
     let mut open = sizes.to_vec();
-    if first <= 0 || axis % rows != 0 || first as usize % rows != 0 {
+    let Some(first) = usize::try_from(first).ok().filter(|&first| first > 0) else { return Some(open) };
+    if !axis.is_multiple_of(rows) || !first.is_multiple_of(rows) {
         return Some(open);
     }
-    if first as usize == axis {
+    if first == axis {
         open[0] = 0;
         return Some(open);
     }
@@ -116,5 +117,46 @@ fn is_near(a: &Tensor, b: &Tensor) -> bool {
             a.len() == b.len() && std::iter::zip(&*a, &*b).all(|(a, b)| (a - b).abs() <= TOLERANCE * range)
         }
         _ => a == b,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(nodes: &str) -> Model {
+        let text = format!(
+            "<ir_version: 8, opset_import: [\"\" : 18]>
+            fixed (float[2,3,4] x) => (float[2,6] y)
+            <int64[2] flat = {{2, 12}}, int64[2] rows = {{6, 4}}, int64[2] back = {{2, 6}}, int64[1] zero = {{0}},
+             float[4,2] w = {{0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8}}>
+            {{ {nodes} }}"
+        );
+        Model::parse(&text).unwrap()
+    }
+
+    fn samples() -> Vec<Vec<Tensor>> {
+        let sample = |seed: usize| {
+            let elements = (0..24).map(|i| ((i * 7 + seed * 5) % 11) as f32 / 8.0).collect::<Vec<f32>>();
+            vec![Tensor::from_vec(vec![2, 3, 4], elements)]
+        };
+        vec![sample(0), sample(1)]
+    }
+
+    #[test]
+    fn sizes_that_count_the_batch_are_opened() {
+        let fixed = model("r = Reshape (x, rows) p = MatMul (r, w) y = Reshape (p, back)");
+        let open = open_batch(&fixed, &samples()).unwrap();
+        let x = Tensor::from_vec(vec![3, 3, 4], vec![0.5f32; 36]);
+        assert_eq!(Runner::new(&open).unwrap().run(&[x]).unwrap()[0].shape(), [3, 6]);
+    }
+
+    #[test]
+    fn a_model_that_mixes_samples_stays_as_it_is() {
+        let mixing = model(
+            "m = ReduceMean <keepdims = 1> (x, zero) d = Sub (x, m) r = Reshape (d, rows) p = MatMul (r, w)
+             y = Reshape (p, back)",
+        );
+        assert!(open_batch(&mixing, &samples()).is_none());
     }
 }

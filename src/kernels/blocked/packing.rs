@@ -122,23 +122,25 @@ fn pack(
     weight: impl Fn(usize, usize, usize) -> f32,
 ) -> Vec<f32> {
     let blocks = outputs.div_ceil(BLOCK);
-    let mut packed = Vec::with_capacity(inputs * taps.len() * blocks * BLOCK);
-    let mut first = 0;
+    let mut packed = vec![0.0; inputs * taps.len() * blocks * BLOCK];
+    let (mut first, mut start) = (0, 0);
     while first < blocks {
-        let group = blocks_of_group(isa, blocks, first);
+        let lanes = blocks_of_group(isa, blocks, first) * BLOCK;
         for input_block in 0..inputs.div_ceil(BLOCK) {
-            for &tap in taps {
-                for channel in 0..channels_of_block(inputs, input_block) {
-                    let input = input_block * BLOCK + channel;
-                    let of_lane = |lane: usize| {
-                        let output = first * BLOCK + lane;
-                        if output < outputs { weight(input, output, tap) } else { 0.0 }
-                    };
-                    packed.extend((0..group * BLOCK).map(of_lane));
+            let channels = channels_of_block(inputs, input_block);
+            let block = &mut packed[start..start + taps.len() * channels * lanes];
+            start += block.len();
+            // An output's weights lie together.
+            for lane in 0..lanes.min(outputs - first * BLOCK) {
+                for channel in 0..channels {
+                    for (place, &tap) in taps.iter().enumerate() {
+                        block[(place * channels + channel) * lanes + lane] =
+                            weight(input_block * BLOCK + channel, first * BLOCK + lane, tap);
+                    }
                 }
             }
         }
-        first += group;
+        first += lanes / BLOCK;
     }
     packed
 }
