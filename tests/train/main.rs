@@ -3,6 +3,7 @@
 mod course;
 mod interrupts;
 mod options;
+mod qat;
 
 use std::env;
 use std::path::{Path, PathBuf};
