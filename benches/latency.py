@@ -10,12 +10,13 @@ small / original with its 95 % interval (of the sign test) and its quartiles.
 import argparse, math, statistics, time
 
 import numpy as np
-import onnxruntime as ort
 
 TYPES = {"tensor(float)": np.float32, "tensor(int32)": np.int32, "tensor(int64)": np.int64, "tensor(float16)": np.float16}
 
 
 def session(path):
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -53,4 +54,5 @@ def main():
     print(f"{medians}, ratio {statistics.median(ratios):.3f} ({low:.3f} to {high:.3f}; quartiles {first:.3f} {third:.3f})")
 
 
-main()
+if __name__ == "__main__":
+    main()

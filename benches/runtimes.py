@@ -7,19 +7,11 @@
 Each round runs the same samples in all three, in an order that turns; a round's figure is the median over its samples.
 Prints the median over the rounds and, for the two ratios, the 95 % interval (of the sign test).
 """
-import argparse, json, math, pathlib, statistics, subprocess, tempfile, time
+import argparse, json, pathlib, statistics, subprocess, tempfile, time
 
 import numpy as np
-import onnxruntime as ort
 
-TYPES = {"tensor(float)": np.float32, "tensor(int32)": np.int32, "tensor(int64)": np.int64, "tensor(float16)": np.float16}
-
-
-def interval(ratios):
-    ratios, n = sorted(ratios), len(ratios)
-    below = lambda k: sum(math.comb(n, i) for i in range(k)) / 2**n
-    k = max((k for k in range(n // 2 + 1) if below(k) <= 0.025), default=0)
-    return ratios[max(k - 1, 0)], ratios[min(n - k, n - 1)]
+from latency import TYPES, interval, session
 
 
 def main():
@@ -31,11 +23,9 @@ def main():
     parser.add_argument("--samples", type=int, default=20)
     args = parser.parse_args()
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    session = ort.InferenceSession(args.int8, options, providers=["CPUExecutionProvider"])
+    int8 = session(args.int8)
     data = np.load(args.data)
-    inputs = {i.name: data[i.name if i.name in data else "x"].astype(TYPES[i.type]) for i in session.get_inputs()}
+    inputs = {i.name: data[i.name if i.name in data else "x"].astype(TYPES[i.type]) for i in int8.get_inputs()}
     count = min(args.samples, *(len(samples) for samples in inputs.values()))
     inputs = {name: samples[:count] for name, samples in inputs.items()}
 
@@ -44,7 +34,7 @@ def main():
         for at in range(count):
             feed = {name: samples[at : at + 1] for name, samples in inputs.items()}
             start = time.perf_counter()
-            session.run(None, feed)
+            int8.run(None, feed)
             times.append(time.perf_counter() - start)
         return statistics.median(times) * 1e3
 
@@ -54,7 +44,7 @@ def main():
 
         def here(model):
             command = [args.onnxshrink, "run", model, "--data", str(file), "--threads", "1", "--json"]
-            report = subprocess.run(command + (["--arithmetic", args.arithmetic] if args.arithmetic != "exact" else []), capture_output=True, check=True)
+            report = subprocess.run([*command, "--arithmetic", args.arithmetic], capture_output=True, check=True)
             return json.loads(report.stdout)["median_ms"]
 
         runs = {"int8 here": lambda: here(args.int8), "float here": lambda: here(args.original), "int8 onnxruntime": onnxruntime}

@@ -119,7 +119,7 @@ pub(super) fn teach(
     let joint = Joint::new(&plan).map_err(failed)?;
     complete(&mut lessons, &goals, joint.outputs(), samples)?;
     if cx.wants_training_graph {
-        cx.training_graph = Some(joint.graph());
+        cx.training_graph = Some(Joint::graph(&plan).map_err(failed)?);
     }
     let [judged, learned] = split(lessons.inputs.len(), recipe.validation, cx.seed);
     let augmentation = recipe.changes.augmentation(model, &sample, &learned, cx.seed)?;

@@ -193,6 +193,7 @@ ops! {
     Min [BASE, LATEST] (xs: Vec<ValueId>) {}
     Clip [BASE, LATEST] (x: ValueId, min: Option<ValueId>, max: Option<ValueId>) {}
     Sigmoid [BASE, LATEST] (x: ValueId) {}
+    Sign [BASE, LATEST] (x: ValueId) {}
     HardSigmoid [BASE, LATEST] (x: ValueId) { alpha: f32 = 0.2, beta: f32 = 0.5 }
     HardSwish [BASE, LATEST] (x: ValueId) {}
     Tanh [BASE, LATEST] (x: ValueId) {}

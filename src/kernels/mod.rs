@@ -32,9 +32,12 @@ mod pool;
 mod resize;
 mod attention;
 mod normalization;
+mod strided;
+mod chain;
 pub mod blocked;
 
 pub use attention::{Attention, FloatMatrix};
+pub use chain::{Binary, Repeated, TILE, Unary};
 pub use concat::{Part, concat};
 pub use convolution::{Convolution, ConvolutionShape, TransposedConvolution};
 pub use elementwise::{Multiplication, Table, broadcast};
@@ -47,6 +50,7 @@ pub use packing::{Integers, Weights};
 pub use pool::{AveragePool, max_pool};
 pub use quantize::{dynamic_quantization, flip_signs, transpose};
 pub use resize::{Blend, LinearResize, resize_nearest};
+pub use strided::{Axis, StridedProduct};
 pub use terms::{InputQuantization, Parameters};
 
 #[cfg(test)]

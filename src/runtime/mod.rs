@@ -7,22 +7,32 @@
 //! - [`runner`] makes plans for concrete input shapes and runs them.
 //! - [`shared`] keeps inputs between runs, and lets them be changed.
 //! - [`int8`] computes quantized models in integers.
+//! - [`blocked`] computes convolutions of floats, and their gradients, with kernels of our own.
+//! - [`chains`] are elementwise operators of floats in one, and [`products`] are matrix products of floats, for training.
+//! - [`execute`] makes tract know operators of ours, and [`window`] reads what convolutions and pools have in common.
 //! - [`profile`] takes the time of each node.
 //! - [`quantize`] and [`dequantize_linear`] are operators that tract has otherwise than ONNX defines them.
 //! - [`foldable`] lists the operators whose results in tract are trusted in a written file.
 
+pub(crate) mod blocked;
+mod chains;
 mod dequantize;
 mod dequantize_linear;
 mod encode;
 mod error;
+mod execute;
 mod foldable;
 mod int8;
+mod products;
 mod profile;
 mod quantize;
 mod runner;
 mod shared;
 mod support;
 mod tensor;
+#[cfg(test)]
+mod tests;
+mod window;
 
 pub use error::RuntimeError;
 pub use int8::{Execution, in_integers};

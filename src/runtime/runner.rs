@@ -19,7 +19,7 @@ use tract_onnx::tract_hir::infer::{Factoid, InferenceOp};
 use super::encode::{Encoded, Input, encode};
 use super::profile::{self, Labels, NodeTime};
 use super::tensor::{datum_type, from_tract, to_tract};
-use super::{Execution, RuntimeError, dequantize_linear, int8, quantize};
+use super::{Execution, RuntimeError, blocked, chains, dequantize_linear, int8, products, quantize};
 use crate::ir::{DType, Model, Size, Tensor, Type, TypeKind, ValueDef, ValueId};
 
 /// The plans that a runner keeps. A plan holds its own copy of the weights in the layout of its kernels.
@@ -62,6 +62,8 @@ pub(super) struct Template {
     /// The nodes of tract that the model's inputs are.
     inputs: Vec<usize>,
     labels: Arc<Labels>,
+    /// Whether products are those of [`products`], and elementwise operators those of [`chains`].
+    is_for_training: bool,
 }
 
 /// What a plan is made for, input by input.
@@ -93,6 +95,8 @@ impl Runner {
     pub fn with(model: &Model, outputs: &[ValueId], execution: &Execution) -> Result<Runner, RuntimeError> {
         let lowered = int8::lower(model, outputs, execution);
         let model = lowered.as_ref().unwrap_or(model);
+        let blocks = execution.blocks.then(|| blocked::lower(model, outputs));
+        let (model, outputs) = blocks.as_ref().map_or((model, outputs), |(model, outputs)| (model, &outputs[..]));
         let graph = model.graph(model.main);
         let mut computed = IndexSet::new();
         let mut from = Vec::new();
@@ -114,7 +118,7 @@ impl Runner {
         let inputs = encoded.inputs.iter().map(|input| Declared::of(model, input)).collect();
         let template = match computed.is_empty() {
             true => None,
-            false => Some(Template::parse(encoded)?),
+            false => Some(Template::parse(encoded, execution.blocks)?),
         };
         Ok(Runner {
             inputs,
@@ -325,7 +329,7 @@ impl Declared {
 }
 
 impl Template {
-    fn parse(encoded: Encoded) -> Result<Template, RuntimeError> {
+    fn parse(encoded: Encoded, is_for_training: bool) -> Result<Template, RuntimeError> {
         let Encoded { proto, inputs, constants, labels } = encoded;
         guarded(move || {
             let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
@@ -333,9 +337,11 @@ impl Template {
             onnx.op_register.insert("DequantizeLinear", dequantize_linear::build);
             onnx.op_register.insert("DynamicQuantizeLinear", quantize::build_dynamic);
             int8::register(&mut onnx);
+            blocked::register(&mut onnx);
             let parsed = onnx.parse(&proto, None)?;
             drop(proto);
-            let mut template = Template { model: parsed.model, inputs: Vec::new(), labels: Arc::new(labels) };
+            let mut template =
+                Template { model: parsed.model, inputs: Vec::new(), labels: Arc::new(labels), is_for_training };
             for (name, tensor) in constants {
                 template.set_constant(parsed.outlets_by_name[&name].node, &tensor)?;
             }
@@ -379,7 +385,12 @@ impl Template {
             }
         }
         plan.model.set_input_outlets(&open)?;
-        TypedSimplePlan::new(plan.model.into_optimized()?)
+        let mut model = plan.model.into_typed()?.into_decluttered()?;
+        if self.is_for_training {
+            products::take_over(&mut model)?;
+            chains::take_over(&mut model)?;
+        }
+        TypedSimplePlan::new(model.into_optimized()?)
     }
 
     /// Gives an input of tract's model its data for good.

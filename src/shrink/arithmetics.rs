@@ -38,7 +38,7 @@ pub fn renditions(
     if in_integers(small, execution).is_none() {
         return Ok(Vec::new());
     }
-    let integers = |arithmetic: Arithmetic| Execution { integers: true, isa: None, arithmetic };
+    let integers = |arithmetic: Arithmetic| Execution { arithmetic, ..Execution::DEFAULT };
     let executions = [
         ("int8, exact", integers(Arithmetic::Exact)),
         ("int8, saturating", integers(Arithmetic::Saturating)),

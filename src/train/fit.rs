@@ -3,12 +3,12 @@
 use rayon::prelude::*;
 
 use super::augment::Augmentation;
-use super::joint::{Joint, Plan, Step};
+use super::joint::{Gradient, Joint, Plan, Step};
 use super::lessons::Lessons;
 use super::loss::Loss;
 use super::optimizer::{Updates, clip};
 use crate::ir::{Model, Tensor, ValueId};
-use crate::runtime::{RuntimeError, Shared};
+use crate::runtime::{NodeTime, RuntimeError, Shared};
 
 /// Into so many groups the runs of a step are put, whatever the number of threads: each group is summed on its own.
 const GROUPS: usize = 16;
@@ -77,10 +77,11 @@ impl<'a> Fit<'a> {
     pub fn gradients(&self, samples: &[usize]) -> Result<Derivative, RuntimeError> {
         let runs: Vec<&[usize]> = samples.chunks(self.samples).collect();
         let groups: Vec<&[&[usize]]> = runs.chunks(runs.len().div_ceil(GROUPS).max(1)).collect();
-        let sums: Vec<Derivative> = groups.into_par_iter().map(|runs| self.sums(runs)).collect::<Result<_, _>>()?;
+        let sums: Vec<Sums> = groups.into_par_iter().map(|runs| self.sums(runs)).collect::<Result<_, _>>()?;
         let mut sums = sums.into_iter();
         let mut total = sums.next().expect("a step has samples");
         sums.for_each(|sum| total.add(sum));
+        let mut total = total.whole(&self.weights);
         let scale = 1.0 / (samples.len() * self.lessons.rows) as f32;
         total.gradients.par_iter_mut().for_each(|sum| sum.iter_mut().for_each(|g| *g *= scale));
         let share = 1.0 / runs.len() as f32;
@@ -89,17 +90,22 @@ impl<'a> Fit<'a> {
         Ok(total)
     }
 
-    fn sums(&self, runs: &[&[usize]]) -> Result<Derivative, RuntimeError> {
-        let mut sums: Option<Derivative> = None;
+    fn sums(&self, runs: &[&[usize]]) -> Result<Sums, RuntimeError> {
+        let mut sums: Option<Sums> = None;
         for run in runs {
             let changed = self.augmentation.as_ref().map(|augmentation| (augmentation, self.epoch));
             let step = self.joint.step(&self.inputs(run, changed)?)?;
             match &mut sums {
-                None => sums = Some(Derivative::of(step, &self.weights)),
-                Some(sums) => sums.add(Derivative::of(step, &self.weights)),
+                None => sums = Some(Sums::of(step)),
+                Some(sums) => sums.add_step(step),
             }
         }
         Ok(sums.expect("a group has runs"))
+    }
+
+    /// The time of each node of the first run of a step.
+    pub fn profile(&self, samples: &[usize]) -> Result<Vec<NodeTime>, RuntimeError> {
+        self.joint.profile(&self.inputs(&samples[..self.samples.min(samples.len())], None)?)
     }
 
     fn inputs(
@@ -216,7 +222,7 @@ impl Judgement {
     }
 }
 
-/// The loss and what it changes with: means over samples, or sums on the way there.
+/// The mean loss over samples, and what it changes with.
 pub struct Derivative {
     pub loss: f64,
     /// In the order of the weights; zeros where the loss does not depend on one.
@@ -225,22 +231,87 @@ pub struct Derivative {
     pub statistics: Vec<Vec<f32>>,
 }
 
-impl Derivative {
-    fn of(step: Step, weights: &[Shared]) -> Derivative {
-        let floats = |tensor: &Tensor| tensor.floats().map(|floats| floats.into_owned()).unwrap_or_default();
-        let gradients = step.gradients.iter().zip(weights).map(|(gradient, weight)| match gradient {
-            Some(gradient) => floats(gradient),
-            None => vec![0.0; weight.floats().map_or(0, <[f32]>::len)],
+/// Sums over runs.
+struct Sums {
+    loss: f64,
+    gradients: Vec<Sum>,
+    statistics: Vec<Vec<f32>>,
+}
+
+/// Of the gradients by one weight.
+enum Sum {
+    Zero,
+    Whole(Vec<f32>),
+    /// Indices of rows, and what is added there, in the order it came.
+    Rows(Vec<(Tensor, Tensor)>),
+}
+
+fn floats(tensor: &Tensor) -> Vec<f32> {
+    tensor.floats().map(|floats| floats.into_owned()).unwrap_or_default()
+}
+
+fn add(sum: &mut [f32], more: &[f32]) {
+    sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+}
+
+impl Sums {
+    fn of(step: Step) -> Sums {
+        let gradients = step.gradients.into_iter().map(|gradient| match gradient {
+            Some(Gradient::Whole(whole)) => Sum::Whole(floats(&whole)),
+            Some(Gradient::Rows { indices, updates }) => Sum::Rows(vec![(indices, updates)]),
+            None => Sum::Zero,
         });
-        let (loss, statistics) = (step.loss, step.statistics.iter().map(floats).collect());
-        Derivative { loss, gradients: gradients.collect(), statistics }
+        Sums {
+            loss: step.loss,
+            gradients: gradients.collect(),
+            statistics: step.statistics.iter().map(floats).collect(),
+        }
     }
 
-    fn add(&mut self, other: Derivative) {
-        self.loss += other.loss;
-        let pairs = self.gradients.iter_mut().zip(&other.gradients);
-        for (sum, more) in pairs.chain(self.statistics.iter_mut().zip(&other.statistics)) {
-            sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+    fn add_step(&mut self, step: Step) {
+        self.loss += step.loss;
+        for (sum, more) in self.gradients.iter_mut().zip(step.gradients) {
+            match (sum, more) {
+                (Sum::Whole(sum), Some(Gradient::Whole(more))) => add(sum, &more.floats().unwrap_or_default()),
+                (Sum::Rows(sum), Some(Gradient::Rows { indices, updates })) => sum.push((indices, updates)),
+                _ => {}
+            }
         }
+        for (sum, more) in self.statistics.iter_mut().zip(&step.statistics) {
+            add(sum, &more.floats().unwrap_or_default());
+        }
+    }
+
+    fn add(&mut self, other: Sums) {
+        self.loss += other.loss;
+        for (sum, more) in self.gradients.iter_mut().zip(other.gradients) {
+            match (sum, more) {
+                (Sum::Whole(sum), Sum::Whole(more)) => add(sum, &more),
+                (Sum::Rows(sum), Sum::Rows(more)) => sum.extend(more),
+                _ => {}
+            }
+        }
+        self.statistics.iter_mut().zip(&other.statistics).for_each(|(sum, more)| add(sum, more));
+    }
+
+    /// With all rows of every gradient.
+    fn whole(self, weights: &[Shared]) -> Derivative {
+        let whole = |(sum, weight): (Sum, &Shared)| match sum {
+            Sum::Whole(whole) => whole,
+            Sum::Zero => vec![0.0; weight.floats().map_or(0, <[f32]>::len)],
+            Sum::Rows(parts) => {
+                let mut whole = vec![0.0; weight.floats().map_or(0, <[f32]>::len)];
+                for (indices, updates) in &parts {
+                    let (indices, updates) = (indices.ints().unwrap_or_default(), floats(updates));
+                    let width = updates.len() / indices.len().max(1);
+                    for (&index, update) in indices.iter().zip(updates.chunks_exact(width.max(1))) {
+                        add(&mut whole[index as usize * width..][..width], update);
+                    }
+                }
+                whole
+            }
+        };
+        let gradients = self.gradients.into_par_iter().zip(weights).map(whole).collect();
+        Derivative { loss: self.loss, gradients, statistics: self.statistics }
     }
 }

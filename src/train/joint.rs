@@ -2,24 +2,21 @@
 
 use super::TrainError;
 use super::gradient::gradient_on;
+use super::gradient::operators::ScatterND;
 use super::gradient::tape::Tape;
 use super::loss::Goal;
 use super::weights::Weight;
 use crate::ir::op::{BatchNormalization, Identity, LogSoftmax, Softmax};
 use crate::ir::{DType, Model, NodeId, Size, Tensor, Type, ValueDef, ValueId};
-use crate::runtime::{Execution, Runner, RuntimeError, Shared};
+use crate::runtime::{Execution, NodeTime, Runner, RuntimeError, Shared};
 
 /// A training step, ready to run on so many samples at a time. Its inputs are those of the model, the weights, the running
 /// statistics, and the targets of each output.
 pub struct Joint {
-    model: Model,
-    loss: ValueId,
-    /// For each weight its name and gradient.
-    derivatives: Vec<(String, Option<ValueId>)>,
     forward: Runner,
     step: Runner,
-    /// For each weight, its place among the gradients; none where the loss does not depend on it.
-    gradients: Vec<Option<usize>>,
+    /// For each weight, how its gradient comes of the results; none where the loss does not depend on it.
+    gradients: Vec<Option<Place>>,
     statistics: Vec<ValueId>,
     /// The shape of each value that is judged, for all samples of a run.
     outputs: Vec<Vec<usize>>,
@@ -41,11 +38,28 @@ pub struct Plan<'a> {
     pub samples: usize,
 }
 
+/// Which results make a gradient.
+#[derive(Clone, Copy)]
+enum Place {
+    Whole(usize),
+    Rows { indices: usize, updates: usize },
+}
+
+/// The gradient by one weight.
+pub enum Gradient {
+    Whole(Tensor),
+    /// Zeros, but for `updates` that are added to the rows of these indices: of a table of which few rows are read.
+    Rows {
+        indices: Tensor,
+        updates: Tensor,
+    },
+}
+
 /// What one run gives, summed over its samples.
 pub struct Step {
     pub loss: f64,
     /// In the order of the weights; none where the loss does not depend on one.
-    pub gradients: Vec<Option<Tensor>>,
+    pub gradients: Vec<Option<Gradient>>,
     /// Running means and variances behind these samples.
     pub statistics: Vec<Tensor>,
 }
@@ -54,6 +68,114 @@ impl Joint {
     /// # Errors
     /// If the gradient by a weight is not known, or the graph does not run: found before anything is computed.
     pub fn new(plan: &Plan) -> Result<Joint, TrainError> {
+        let Written { forward, model, loss, gradients, normalizations, running, outputs } = Written::of(plan, true)?;
+        let training = Execution::training();
+        let judged: Vec<ValueId> = std::iter::once(loss).chain(plan.goals.iter().map(|goal| goal.value)).collect();
+        let forward = Runner::with(&forward, &judged, &training)?;
+        let mut results = vec![loss];
+        let mut place = |value: ValueId| {
+            results.push(value);
+            results.len() - 1
+        };
+        let gradients: Vec<Option<Place>> = gradients
+            .iter()
+            .map(|gradient| {
+                let gradient = (*gradient)?;
+                Some(match rows(&model, gradient) {
+                    Some((indices, updates)) => Place::Rows { indices: place(indices), updates: place(updates) },
+                    None => Place::Whole(place(gradient)),
+                })
+            })
+            .collect();
+        if results.len() == 1 {
+            return Err(TrainError::NoWeights);
+        }
+        results.extend(running);
+        let step = Runner::with(&model, &results, &training)?;
+        Ok(Joint { forward, step, gradients, statistics: normalizations, outputs })
+    }
+
+    /// The step as a model in standard operators: what it takes, and its outputs, then `loss` and for each weight
+    /// `gradient.<its name>`, all summed over the samples.
+    ///
+    /// # Errors
+    /// As [`new`](Joint::new).
+    pub fn graph(plan: &Plan) -> Result<Model, TrainError> {
+        let Written { mut model, loss, gradients, .. } = Written::of(plan, false)?;
+        let main = model.main;
+        let names = plan.weights.iter().map(|weight| format!("gradient.{}", plan.model.value(weight.value).name));
+        let named = std::iter::once(("loss".to_string(), Some(loss))).chain(names.zip(gradients));
+        let named: Vec<(String, Option<ValueId>)> = named.collect();
+        let types: Vec<_> = {
+            let tape = Tape::new(&mut model);
+            named.iter().map(|(_, value)| value.and_then(|value| tape.known(value))).collect()
+        };
+        for ((name, value), ty) in named.iter().zip(types) {
+            let (Some(value), Some((dtype, shape))) = (*value, ty) else { continue };
+            let output = model.append(main, name, Identity { x: value });
+            model.set_type(output, Some(Type::tensor(dtype, shape.iter().map(|&n| Size::Fixed(n as i64)))));
+            model.add_output(main, output);
+        }
+        Ok(model)
+    }
+
+    /// Constants that follow from the samples and not from gradients: running means and variances.
+    pub fn statistics(&self) -> &[ValueId] {
+        &self.statistics
+    }
+
+    /// The shape of each value that is judged, for all samples of a run.
+    pub fn outputs(&self) -> &[Vec<usize>] {
+        &self.outputs
+    }
+
+    /// The loss and its gradients, for inputs in the order of the graph.
+    pub fn step(&self, inputs: &[Shared]) -> Result<Step, RuntimeError> {
+        let results = self.step.run_shared(inputs)?;
+        let gradient = |place: &Place| match *place {
+            Place::Whole(whole) => Gradient::Whole(results[whole].clone()),
+            Place::Rows { indices, updates } => {
+                Gradient::Rows { indices: results[indices].clone(), updates: results[updates].clone() }
+            }
+        };
+        Ok(Step {
+            loss: loss_of(&results[0]),
+            gradients: self.gradients.iter().map(|place| place.as_ref().map(gradient)).collect(),
+            statistics: results[results.len() - self.statistics.len()..].to_vec(),
+        })
+    }
+
+    /// The time of each node of a step.
+    pub fn profile(&self, inputs: &[Shared]) -> Result<Vec<NodeTime>, RuntimeError> {
+        let inputs = inputs.iter().map(Shared::to_tensor).collect::<Result<Vec<_>, _>>()?;
+        self.step.prepare(&inputs)?;
+        Ok(self.step.profile(&inputs)?.1)
+    }
+
+    /// The loss and the outputs, with the running statistics.
+    pub fn forward(&self, inputs: &[Shared]) -> Result<(f64, Vec<Tensor>), RuntimeError> {
+        let mut results = self.forward.run_shared(inputs)?;
+        let outputs = results.split_off(1);
+        Ok((loss_of(&results[0]), outputs))
+    }
+}
+
+/// The graph of a step.
+struct Written {
+    /// Without gradients.
+    forward: Model,
+    model: Model,
+    loss: ValueId,
+    gradients: Vec<Option<ValueId>>,
+    /// What [`Joint::statistics`] are, and what they become.
+    normalizations: Vec<ValueId>,
+    running: Vec<ValueId>,
+    outputs: Vec<Vec<usize>>,
+}
+
+impl Written {
+    /// With operators of ours where `has_ours`, else in standard ones.
+    fn of(plan: &Plan, has_ours: bool) -> Result<Written, TrainError> {
         let mut model = plan.model.clone();
         fix_inputs(&mut model, plan)?;
         let normalizations = if plan.batch_statistics { normalizations(&model, plan.weights) } else { Vec::new() };
@@ -70,76 +192,22 @@ impl Joint {
             total = Some(total.map_or(loss, |total| tape.add(total, loss)));
         }
         let loss = total.ok_or(TrainError::NoOutput)?;
-        let float = Execution::float();
-        let judged: Vec<ValueId> = std::iter::once(loss).chain(plan.goals.iter().map(|goal| goal.value)).collect();
-        let forward = Runner::with(&model, &judged, &float)?;
+        let forward = model.clone();
 
-        let running =
-            normalizations.iter().flat_map(|(node, _)| train_normalization(&mut model, *node)).collect::<Vec<_>>();
+        let running = normalizations.iter().flat_map(|(node, _)| train_normalization(&mut model, *node)).collect();
         let mut tape = Tape::new(&mut model);
+        tape.has_ours = has_ours;
         let gradients = gradient_on(&mut tape, loss, &weights)?;
-        let mut results = vec![loss];
-        results.extend(gradients.iter().flatten());
-        results.extend(running);
-        if results.len() == 1 {
-            return Err(TrainError::NoWeights);
-        }
-        let step = Runner::with(&model, &results, &float)?;
-        let mut places = 0..;
-        let names = weights.iter().map(|&weight| model.value(weight).name.clone());
-        let derivatives = names.zip(gradients.iter().copied()).collect();
-        let gradients = gradients.iter().map(|gradient| gradient.and_then(|_| places.next())).collect();
-        Ok(Joint { model, loss, derivatives, forward, step, gradients, statistics, outputs })
+        tape.declare();
+        Ok(Written { forward, model, loss, gradients, normalizations: statistics, running, outputs })
     }
+}
 
-    /// Constants that follow from the samples and not from gradients: running means and variances.
-    pub fn statistics(&self) -> &[ValueId] {
-        &self.statistics
-    }
-
-    /// The shape of each value that is judged, for all samples of a run.
-    pub fn outputs(&self) -> &[Vec<usize>] {
-        &self.outputs
-    }
-
-    /// The step as a model in standard operators: what it takes, and its outputs, then `loss` and for each weight
-    /// `gradient.<its name>`, all summed over the samples.
-    pub fn graph(&self) -> Model {
-        let mut model = self.model.clone();
-        let main = model.main;
-        let loss = ("loss".to_string(), Some(self.loss));
-        let named = |(name, value): &(String, Option<ValueId>)| (format!("gradient.{name}"), *value);
-        let results = std::iter::once(loss).chain(self.derivatives.iter().map(named)).collect::<Vec<_>>();
-        let types: Vec<_> = {
-            let tape = Tape::new(&mut model);
-            results.iter().map(|(_, value)| value.and_then(|value| tape.known(value))).collect()
-        };
-        for ((name, value), ty) in results.iter().zip(types) {
-            let (Some(value), Some((dtype, shape))) = (*value, ty) else { continue };
-            let output = model.append(main, name, Identity { x: value });
-            model.set_type(output, Some(Type::tensor(dtype, shape.iter().map(|&n| Size::Fixed(n as i64)))));
-            model.add_output(main, output);
-        }
-        model
-    }
-
-    /// The loss and its gradients, for inputs in the order of the graph.
-    pub fn step(&self, inputs: &[Shared]) -> Result<Step, RuntimeError> {
-        let results = self.step.run_shared(inputs)?;
-        let known = self.gradients.iter().flatten().count();
-        Ok(Step {
-            loss: loss_of(&results[0]),
-            gradients: self.gradients.iter().map(|place| place.map(|place| results[1 + place].clone())).collect(),
-            statistics: results[1 + known..].to_vec(),
-        })
-    }
-
-    /// The loss and the outputs, with the running statistics.
-    pub fn forward(&self, inputs: &[Shared]) -> Result<(f64, Vec<Tensor>), RuntimeError> {
-        let mut results = self.forward.run_shared(inputs)?;
-        let outputs = results.split_off(1);
-        Ok((loss_of(&results[0]), outputs))
-    }
+/// Indices and updates of a gradient that is zeros but for some rows.
+fn rows(model: &Model, gradient: ValueId) -> Option<(ValueId, ValueId)> {
+    let ScatterND { data, indices, updates, reduction } = model.view(model.producer(gradient)?)?;
+    let zeros = model.constant(data)?.floats()?;
+    (reduction == "add" && zeros.iter().all(|&x| x == 0.0)).then_some((indices, updates))
 }
 
 fn loss_of(tensor: &Tensor) -> f64 {

@@ -191,7 +191,7 @@ impl Target {
 }
 
 /// Tensors of one shape, one after the other along the first axis.
-fn stacked(parts: &[&Tensor]) -> Result<Tensor, RuntimeError> {
+pub(super) fn stacked(parts: &[&Tensor]) -> Result<Tensor, RuntimeError> {
     let first = parts[0];
     if parts.len() == 1 {
         return Ok(first.clone());

@@ -3,6 +3,7 @@
 //! - [`gradient`] appends the backward direction to a model.
 //! - [`weights`] tells which constants are trained.
 //! - [`loss`] writes what is made small, and [`joint`] the graph of a whole step, which runs in the one runtime.
+//! - [`batch`] lets a model take any number of samples.
 //! - [`lessons`] are samples with what is wanted of them, labels or what a teacher says, its [`answers`]; [`augment`] changes
 //!   them at random.
 //! - [`optimizer`] and [`schedule`] turn gradients into steps; [`fit`] takes one, and [`course`] epochs of them, from a
@@ -13,6 +14,7 @@
 
 pub mod answers;
 pub mod augment;
+pub mod batch;
 pub mod checkpoint;
 pub mod course;
 pub mod fit;
@@ -26,6 +28,7 @@ pub mod weights;
 
 pub use answers::Answers;
 pub use augment::Augmentation;
+pub use batch::open_batch;
 pub use checkpoint::Checkpoint;
 pub use course::{Course, Epoch, Settings, Watch, train};
 pub use fit::Fit;

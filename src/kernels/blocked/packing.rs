@@ -12,42 +12,42 @@ pub(super) fn blocks_of_group(isa: FloatIsa, blocks: usize, first: usize) -> usi
     if isa == FloatIsa::Avx512 { 2.min(blocks - first) } else { 1 }
 }
 
-/// [batch, channels, height, width] to blocks; channels that are filled up are zero.
-pub fn to_blocks(images: &Images, x: &[f32]) -> Vec<f32> {
+/// [batch, channels, height, width] to blocks of zeros.
+pub fn to_blocks(images: &Images, x: &[f32], blocked: &mut [f32]) {
     let pixels = images.size[0] * images.size[1];
-    let mut blocked = vec![0.0; super::blocked_length(images)];
+    assert_eq!((x.len(), blocked.len()), (images.len(), super::blocked_length(images)), "elements of the images");
     if blocked.is_empty() {
-        return blocked;
+        return;
     }
     let whole = images.channels.div_ceil(BLOCK) * pixels * BLOCK;
     for (x, blocked) in x.chunks_exact(images.channels * pixels).zip(blocked.chunks_exact_mut(whole)) {
-        for (channel, plane) in x.chunks_exact(pixels).enumerate() {
-            let block = &mut blocked[channel / BLOCK * pixels * BLOCK..][..pixels * BLOCK];
-            for (pixel, &x) in block.chunks_exact_mut(BLOCK).zip(plane) {
-                pixel[channel % BLOCK] = x;
+        for (planes, block) in x.chunks(BLOCK * pixels).zip(blocked.chunks_exact_mut(pixels * BLOCK)) {
+            for (pixel, lanes) in block.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+                for (lane, plane) in lanes.iter_mut().zip(planes.chunks_exact(pixels)) {
+                    *lane = plane[pixel];
+                }
             }
         }
     }
-    blocked
 }
 
 /// Blocks to [batch, channels, height, width].
-pub fn from_blocks(images: &Images, blocked: &[f32]) -> Vec<f32> {
+pub fn from_blocks(images: &Images, blocked: &[f32], x: &mut [f32]) {
     let pixels = images.size[0] * images.size[1];
-    let mut x = vec![0.0; images.len()];
+    assert_eq!((x.len(), blocked.len()), (images.len(), super::blocked_length(images)), "elements of the images");
     if x.is_empty() {
-        return x;
+        return;
     }
     let whole = images.channels.div_ceil(BLOCK) * pixels * BLOCK;
     for (x, blocked) in x.chunks_exact_mut(images.channels * pixels).zip(blocked.chunks_exact(whole)) {
-        for (channel, plane) in x.chunks_exact_mut(pixels).enumerate() {
-            let block = &blocked[channel / BLOCK * pixels * BLOCK..][..pixels * BLOCK];
-            for (x, pixel) in plane.iter_mut().zip(block.chunks_exact(BLOCK)) {
-                *x = pixel[channel % BLOCK];
+        for (planes, block) in x.chunks_mut(BLOCK * pixels).zip(blocked.chunks_exact(pixels * BLOCK)) {
+            for (lane, plane) in planes.chunks_exact_mut(pixels).enumerate() {
+                for (x, lanes) in plane.iter_mut().zip(block.as_chunks::<BLOCK>().0) {
+                    *x = lanes[lane];
+                }
             }
         }
     }
-    x
 }
 
 impl BlockedConvolution {
@@ -93,19 +93,24 @@ impl BlockedConvolution {
     }
 
     /// The gradient of the weights, [out channels, in channels / groups, height, width], from what the kernels summed.
-    pub fn weight_gradient(&self, summed: &[f32]) -> Vec<f32> {
+    pub fn weight_gradient(&self, summed: &[f32], weights: &mut [f32]) {
         assert_eq!(summed.len(), self.gradient_length(), "the gradient of other weights");
+        assert_eq!(weights.len(), self.weights_length(), "weights of another shape");
         let taps = self.window.taps();
-        let element = |index: usize| {
-            let (tap, channel) = (index % taps, index / taps);
-            if self.is_depthwise {
-                return summed[(channel / BLOCK * taps + tap) * BLOCK + channel % BLOCK];
+        if self.is_depthwise {
+            for (channel, weights) in weights.chunks_exact_mut(taps).enumerate() {
+                let summed = &summed[channel / BLOCK * taps * BLOCK + channel % BLOCK..];
+                weights.iter_mut().zip(summed.iter().step_by(BLOCK)).for_each(|(w, sum)| *w = *sum);
             }
-            let (output, input) = (channel / self.in_channels, channel % self.in_channels);
-            let pair = output / BLOCK * self.in_blocks() + input / BLOCK;
-            summed[((pair * taps + tap) * BLOCK + input % BLOCK) * BLOCK + output % BLOCK]
-        };
-        (0..self.weights_length()).map(element).collect()
+            return;
+        }
+        for (output, weights) in weights.chunks_exact_mut(self.in_channels * taps).enumerate() {
+            for (input, weights) in weights.chunks_exact_mut(taps).enumerate() {
+                let pair = output / BLOCK * self.in_blocks() + input / BLOCK;
+                let summed = &summed[(pair * taps * BLOCK + input % BLOCK) * BLOCK + output % BLOCK..];
+                weights.iter_mut().zip(summed.iter().step_by(BLOCK * BLOCK)).for_each(|(w, sum)| *w = *sum);
+            }
+        }
     }
 }
 

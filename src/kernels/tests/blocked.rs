@@ -96,6 +96,18 @@ impl Case {
     }
 }
 
+fn blocks_of(images: &Images, x: &[f32]) -> Vec<f32> {
+    let mut blocked = vec![0.0; blocked_length(images)];
+    to_blocks(images, x, &mut blocked);
+    blocked
+}
+
+fn image_of(images: &Images, blocked: &[f32]) -> Vec<f32> {
+    let mut x = vec![f32::NAN; images.len()];
+    from_blocks(images, blocked, &mut x);
+    x
+}
+
 fn in_blocks(values: &[f32]) -> Vec<f32> {
     let mut padded = values.to_vec();
     padded.resize(values.len().next_multiple_of(BLOCK), 0.0);
@@ -143,8 +155,8 @@ proptest! {
         for isa in FloatIsa::ALL.into_iter().filter(|isa| isa.is_available()) {
             let convolution =
                 BlockedConvolution::new(isa, case.window, case.groups, case.images.channels, case.out_channels).unwrap();
-            let x = to_blocks(&case.images, &tensors.x);
-            let (bias, residual) = (in_blocks(&tensors.bias), to_blocks(&output, &tensors.residual));
+            let x = blocks_of(&case.images, &tensors.x);
+            let (bias, residual) = (in_blocks(&tensors.bias), blocks_of(&output, &tensors.residual));
             let finish = Finish {
                 bias: case.has_bias.then_some(&*bias),
                 residual: case.has_residual.then_some(&*residual),
@@ -152,12 +164,12 @@ proptest! {
             };
             let mut y = vec![f32::NAN; blocked_length(&output)];
             convolution.forward(&case.images, &x, &convolution.pack_forward(&tensors.weights), &finish, &mut y);
-            close(&from_blocks(&output, &y), &expected)?;
+            close(&image_of(&output, &y), &expected)?;
 
-            let dy = to_blocks(&output, &dy);
+            let dy = blocks_of(&output, &dy);
             let packed = convolution.pack_backward(&tensors.weights);
             let given = Given { x: &x, y: &y, clamp: case.clamp, dy: &dy, weights: &packed };
-            let mut gradient = to_blocks(&case.images, &tensors.gradient);
+            let mut gradient = blocks_of(&case.images, &tensors.gradient);
             let mut summed = vec![0.0; convolution.gradient_length()];
             let (mut bias, mut residual) = (vec![0.0; bias.len()], vec![f32::NAN; dy.len()]);
             convolution.backward(&case.images, &given, &mut Gradients {
@@ -167,10 +179,12 @@ proptest! {
                 bias: &mut bias,
                 residual: Some(&mut residual),
             });
-            close(&from_blocks(&case.images, &gradient), &of_x)?;
-            close(&convolution.weight_gradient(&summed), &of_weights)?;
+            close(&image_of(&case.images, &gradient), &of_x)?;
+            let mut weights = vec![f32::NAN; tensors.weights.len()];
+            convolution.weight_gradient(&summed, &mut weights);
+            close(&weights, &of_weights)?;
             close(&bias[..case.out_channels], &of_bias)?;
-            close(&from_blocks(&output, &residual), &masked)?;
+            close(&image_of(&output, &residual), &masked)?;
         }
     }
 }

@@ -35,6 +35,8 @@ pub struct Execution {
     /// The instruction set of integer kernels; none for the best that the CPU has.
     pub isa: Option<Isa>,
     pub arithmetic: Arithmetic,
+    /// Whether convolutions and products of floats are computed by kernels of ours, as training needs them.
+    pub blocks: bool,
 }
 
 impl Default for Execution {
@@ -45,11 +47,17 @@ impl Default for Execution {
 
 impl Execution {
     /// In integers, exactly, as fast as the CPU can.
-    pub const DEFAULT: Execution = Execution { integers: true, isa: None, arithmetic: Arithmetic::Exact };
+    pub const DEFAULT: Execution =
+        Execution { integers: true, isa: None, arithmetic: Arithmetic::Exact, blocks: false };
 
     /// By definition, in reals.
     pub fn float() -> Execution {
         Execution { integers: false, ..Execution::DEFAULT }
+    }
+
+    /// By definition, with the kernels that training has for convolutions and products.
+    pub fn training() -> Execution {
+        Execution { blocks: true, ..Execution::float() }
     }
 }
 

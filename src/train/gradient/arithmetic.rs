@@ -31,7 +31,10 @@ pub(super) fn mul(tape: &mut Tape, site: &Site) -> Result<Gradients, Refusal> {
 /// d(a / b) = da / b - y / b·db
 pub(super) fn div(tape: &mut Tape, site: &Site) -> Result<Gradients, Refusal> {
     let (dy, Div { b, .. }) = (site.dy()?, site.view(tape)?);
-    let da = tape.div(dy, b);
+    let da = match tape.float(b).filter(|_| !site.wants(1)) {
+        Some(b) => tape.scale(dy, 1.0 / f64::from(b)),
+        None => tape.div(dy, b),
+    };
     let db = site.wants(1).then(|| {
         let product = tape.mul(da, site.y());
         tape.neg(product)

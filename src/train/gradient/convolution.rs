@@ -6,8 +6,10 @@
 use super::tape::Tape;
 use super::window::{Attributes, Window, image};
 use super::{Gradients, Refusal, Site};
-use crate::ir::ValueId;
 use crate::ir::op::{Conv, ConvTranspose};
+use crate::ir::{DType, ValueId};
+use crate::kernels::blocked::{BLOCK, BlockedConvolution, FloatIsa};
+use crate::runtime::blocked::operators::{BlockedConvGradient, FromBlocks, ToBlocks};
 
 /// Up to so many images at a time, what all taps saw is one matrix; of more it would not stay in the cache.
 const IMAGES_IN_ONE_MATRIX: usize = 4;
@@ -19,10 +21,54 @@ pub(super) fn conv(tape: &mut Tape, site: &Site) -> Result<Gradients, Refusal> {
         Attributes { auto_pad: &conv.auto_pad, pads: &conv.pads, strides: &conv.strides, dilations: &conv.dilations };
     let window = Window::of(attributes, &weights[2..], &shape[2..], &result[2..])?;
     let group = conv.group as usize;
+    if let Some(gradients) = in_blocks(tape, site, &conv, dy, &window) {
+        return Ok(gradients);
+    }
     let dx = site.wants(0).then(|| input_gradient(tape, dy, conv.w, &window, group));
     let dw = site.wants(1).then(|| weight_gradient(tape, conv.x, dy, &window, group));
     let db = site.wants(2).then(|| bias_gradient(tape, dy));
     Ok(vec![dx, dw, db])
+}
+
+/// All gradients in one operator of ours, where it knows the convolution.
+fn in_blocks(tape: &mut Tape, site: &Site, conv: &Conv, dy: ValueId, window: &Window) -> Option<Gradients> {
+    let (shape, weights, result, dtype) = (tape.shape(conv.x), tape.shape(conv.w), tape.shape(dy), tape.dtype(dy));
+    if !tape.has_ours || dtype != DType::F32 {
+        return None;
+    }
+    let images = window.two_axes()?;
+    let groups = conv.group as usize;
+    BlockedConvolution::new(FloatIsa::best(), images, groups, shape[1], weights[0])?;
+    let kept = |shape: &[usize]| {
+        let space = if shape.len() == 3 { [1, shape[2]] } else { [shape[2], shape[3]] };
+        vec![shape[0], shape[1].div_ceil(BLOCK), space[0], space[1], BLOCK]
+    };
+    let (x_shape, dy_shape) = (kept(&shape), kept(&result));
+    let x = tape.write(ToBlocks { x: conv.x }, dtype, x_shape.clone());
+    let dy = tape.write(ToBlocks { x: dy }, dtype, dy_shape);
+    let ints = |sizes: &[usize]| sizes.iter().map(|&n| n as i64).collect::<Vec<_>>();
+    let gradient = BlockedConvGradient {
+        x,
+        w: conv.w,
+        dy,
+        y: None,
+        sum: None,
+        channels: shape[1] as i64,
+        group: conv.group,
+        strides: ints(&images.strides),
+        dilations: ints(&images.dilations),
+        pads: ints(&images.pads),
+        low: f32::NEG_INFINITY,
+        high: f32::INFINITY,
+        gives: (0..3).filter(|&index| site.wants(index)).map(|index| index as i64).collect(),
+    };
+    let wanted = |index: usize, shape: Vec<usize>| if site.wants(index) { shape } else { vec![0] };
+    let shapes = [wanted(0, x_shape), wanted(1, weights.clone()), wanted(2, vec![weights[0]]), vec![0]];
+    let results = tape.write_many(gradient, dtype, &shapes);
+    let dx = site.wants(0).then(|| {
+        tape.write(FromBlocks { x: results[0], channels: shape[1] as i64, rank: shape.len() as i64 }, dtype, shape)
+    });
+    Some(vec![dx, site.wants(1).then_some(results[1]), site.wants(2).then_some(results[2])])
 }
 
 /// The gradients of the convolution from y to x: by its input for x's gradient, its roles exchanged for w's.

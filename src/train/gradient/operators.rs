@@ -49,7 +49,6 @@ ops! {
         reduction: String = String::from("none"),
     }
     Selu [BASE, LATEST] (x: ValueId) { alpha: f32 = 1.673_263_2, gamma: f32 = 1.050_701 }
-    Sign [BASE, LATEST] (x: ValueId) {}
     Sin [BASE, LATEST] (x: ValueId) {}
     Softplus [BASE, LATEST] (x: ValueId) {}
     Softsign [BASE, LATEST] (x: ValueId) {}

@@ -2,7 +2,7 @@
 
 use super::{
     Arm, activation, arithmetic, convolution, indexing, layout, normalization, pool, product, quantization, reduction,
-    softmax,
+    resize, softmax,
 };
 use crate::ir::{Model, NodeId};
 
@@ -70,6 +70,7 @@ pub(super) const TABLE: &[(&str, Arm)] = &[
     ("ReduceSumSquare", reduction::sum_square),
     ("Relu", activation::relu),
     ("Reshape", layout::reshape),
+    ("Resize", resize::resize),
     ("Selu", activation::selu),
     ("Sigmoid", activation::sigmoid),
     ("Sin", arithmetic::sin),

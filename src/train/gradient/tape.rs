@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use super::operators::{Einsum, Sign};
+use super::operators::Einsum;
 use crate::analysis::Shapes;
 use crate::analysis::shapes::fixed_length;
 use crate::ir::op::{
-    Add, Clip, Concat, Div, Expand, Gather, MatMul, Mul, Neg, Pad, Reciprocal, ReduceMean, ReduceSum, Reshape, Slice,
-    Sqrt, Sub, Transpose,
+    Add, Clip, Concat, Div, Expand, Gather, MatMul, Mul, Neg, Pad, Reciprocal, ReduceMean, ReduceSum, Reshape, Sign,
+    Slice, Sqrt, Sub, Transpose,
 };
-use crate::ir::{DType, GraphId, Model, NodeId, Op, Operation, Tensor, ValueId};
+use crate::ir::{DType, GraphId, Model, NodeId, Op, Operation, Size, Tensor, Type, ValueId};
 
 /// Where nodes are written, and what is known of values.
 pub(crate) struct Tape<'m> {
@@ -23,6 +23,8 @@ pub(crate) struct Tape<'m> {
     anchor: Option<NodeId>,
     /// The names of new values begin with it.
     pub prefix: String,
+    /// Whether operators of ours may be written, which this runtime alone has.
+    pub has_ours: bool,
 }
 
 impl<'m> Tape<'m> {
@@ -37,6 +39,7 @@ impl<'m> Tape<'m> {
             scalars: HashMap::new(),
             anchor: None,
             prefix: String::new(),
+            has_ours: false,
         }
     }
 
@@ -98,6 +101,29 @@ impl<'m> Tape<'m> {
         };
         self.written.insert(value, (dtype, shape));
         value
+    }
+
+    /// Writes a node with several results of these shapes.
+    pub fn write_many(&mut self, operation: impl Into<Operation>, dtype: DType, shapes: &[Vec<usize>]) -> Vec<ValueId> {
+        let operation = operation.into();
+        let name = format!("{}/{}", self.prefix, operation.op);
+        let names = vec![Some(name.as_str()); shapes.len()];
+        let node = self.model.append_node(self.graph, &name, operation, &names);
+        let results: Vec<ValueId> = self.model.node(node).outputs.iter().flatten().copied().collect();
+        for (&result, shape) in results.iter().zip(shapes) {
+            self.written.insert(result, (dtype, shape.clone()));
+        }
+        results
+    }
+
+    /// Tells the model the type and shape of all that was written: nobody can infer those of operators of ours.
+    pub fn declare(&mut self) {
+        for (&value, (dtype, shape)) in &self.written {
+            if self.model.is_value_live(value) && self.model.producer(value).is_some() {
+                let ty = Type::tensor(*dtype, shape.iter().map(|&n| Size::Fixed(n as i64)));
+                self.model.set_type(value, Some(ty));
+            }
+        }
     }
 
     pub fn constant(&mut self, tensor: Tensor) -> ValueId {

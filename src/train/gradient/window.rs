@@ -1,6 +1,7 @@
 //! How a kernel moves over its input.
 
 use super::Refusal;
+use crate::kernels;
 
 /// The geometry of a convolution or pool, axis by axis of space.
 pub(super) struct Window {
@@ -72,6 +73,22 @@ impl Window {
             taps = taps.iter().flat_map(longer).collect();
         }
         taps
+    }
+
+    /// The same over height and width, where there are one or two axes of space.
+    pub fn two_axes(&self) -> Option<kernels::Window> {
+        let two = |of: &[usize], missing: usize| match *of {
+            [right] => Some([missing, right]),
+            [down, right] => Some([down, right]),
+            _ => None,
+        };
+        let ([top, left], [bottom, right]) = (two(&self.before, 0)?, two(&self.after, 0)?);
+        Some(kernels::Window {
+            kernel: two(&self.kernel, 1)?,
+            strides: two(&self.strides, 1)?,
+            dilations: two(&self.dilations, 1)?,
+            pads: [top, left, bottom, right],
+        })
     }
 
     /// Whether every element of the output comes of the element of the input at the same place.

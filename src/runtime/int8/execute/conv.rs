@@ -2,15 +2,16 @@
 
 use tract_onnx::tract_core::internal::*;
 
-use super::layout::{Layout, WindowAttrs, images, outputs, pixels, shape_of, write_pixels};
+use super::layout::{Layout, images, outputs, pixels, shape_of, write_pixels};
 use super::matmul::{Result, parameters};
 use super::{Constants, Execute, Operands, Shapes, clamp, dispatch, filled, int8, quantization};
 use crate::ir::ValueId;
 use crate::kernels::{
     Addition, Convolution, ConvolutionShape, Epilogue, InputQuantization, Output, TransposedConvolution, Window,
 };
+use crate::runtime::window::WindowAttrs;
 
-pub(super) struct Transposed {
+pub(in crate::runtime) struct Transposed {
     kernel: TransposedConvolution,
     window: Window,
     channels: usize,

@@ -1,7 +1,4 @@
-//! Our operators in tract.
-//!
-//! [`Execute`] is what an operator has to tell; [`Fused`] makes a tract operator of it. Constants are taken when a plan is
-//! made: packed once, shared by all runs, and no longer operands.
+//! The operators of integers in tract.
 
 mod conv;
 mod elementwise;
@@ -11,26 +8,17 @@ mod matmul;
 mod pool;
 mod resize;
 
-use std::fmt;
-use std::ops::Index;
 use std::str::FromStr;
-use std::sync::Arc;
 
-use tract_onnx::model::{Onnx, ParsingContext};
-use tract_onnx::pb::NodeProto;
-use tract_onnx::pb::attribute_proto::AttributeType;
-use tract_onnx::tract_core::internal::*;
-use tract_onnx::tract_hir::internal::{Expansion, InferenceOp, InferenceResult, Solver, TensorProxy, expand};
+use tract_onnx::model::Onnx;
+use tract_onnx::tract_core::internal::TractResult;
 
 use super::operators as int8;
-use crate::ir::{self, Attr, Attrs, Id, Model, Operation, ValueId};
 use crate::kernels::{Dispatch, Isa, Quantization};
+use crate::runtime::execute::{Constants, Execute, Operands, Shapes, filled, register as one};
 
 /// Makes tract know our operators.
 pub(in crate::runtime) fn register(onnx: &mut Onnx) {
-    fn one<O: Execute>(onnx: &mut Onnx) {
-        onnx.op_register.insert(O::NAME, build::<O>);
-    }
     one::<int8::Attention>(onnx);
     one::<int8::AveragePool>(onnx);
     one::<int8::BatchMatMul>(onnx);
@@ -49,214 +37,6 @@ pub(in crate::runtime) fn register(onnx: &mut Onnx) {
     one::<int8::Resize>(onnx);
     one::<int8::Sum>(onnx);
     one::<int8::Table>(onnx);
-}
-
-/// An operator of ours, as far as it differs from others. Operands are called by the ids that the view has.
-trait Execute: ir::Op + Clone + fmt::Debug + Send + Sync + 'static {
-    /// What is made of the constants once.
-    type Prepared: Send + Sync + 'static;
-
-    /// The operands that `prepare` takes: they have to be constants.
-    fn constants(&self) -> Vec<ValueId> {
-        Vec::new()
-    }
-
-    fn prepare(&self, constants: &Constants, shapes: &Shapes) -> TractResult<Self::Prepared>;
-
-    fn result_type(&self) -> DatumType;
-
-    fn result_shape(&self, shapes: &Shapes) -> TractResult<TVec<TDim>>;
-
-    fn run(&self, prepared: &Self::Prepared, operands: &Operands) -> TractResult<Tensor>;
-}
-
-/// The shapes of all operands.
-struct Shapes<'a>(&'a [TVec<TDim>]);
-
-impl Index<ValueId> for Shapes<'_> {
-    type Output = [TDim];
-    fn index(&self, operand: ValueId) -> &[TDim] {
-        &self.0[operand.index()]
-    }
-}
-
-/// The constant operands.
-struct Constants<'a>(&'a [Option<Arc<Tensor>>]);
-
-impl Constants<'_> {
-    fn elements<T: Datum>(&self, operand: ValueId) -> TractResult<&[T]> {
-        let tensor: &Tensor = self.tensor(operand)?;
-        tensor.try_as_plain_ram()?.as_slice::<T>()
-    }
-
-    fn tensor(&self, operand: ValueId) -> TractResult<&Tensor> {
-        Ok(self.0[operand.index()].as_ref().context("an operand that is not constant")?)
-    }
-}
-
-/// The operands that are computed.
-struct Operands<'a> {
-    places: &'a [Option<usize>],
-    values: &'a [TValue],
-}
-
-impl Operands<'_> {
-    fn tensor(&self, operand: ValueId) -> &Tensor {
-        &self.values[self.places[operand.index()].expect("a constant is no longer an operand")]
-    }
-
-    fn shape(&self, operand: ValueId) -> &[usize] {
-        self.tensor(operand).shape()
-    }
-
-    fn elements<T: Datum>(&self, operand: ValueId) -> TractResult<&[T]> {
-        self.tensor(operand).try_as_plain_ram()?.as_slice::<T>()
-    }
-}
-
-/// Builds the operator from a node, as tract's table of operators wants it.
-fn build<O: Execute>(_: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
-    let operator = view::<O>(node)?;
-    Ok((expand(Unprepared(operator)), Vec::new()))
-}
-
-/// The view of a node, whose operands it calls by their place among those that are there.
-fn view<O: ir::Op>(node: &NodeProto) -> TractResult<O> {
-    let mut model = Model::new("");
-    model.opsets.0.insert(O::DOMAIN.into(), *O::OPSETS.end());
-    let main = model.main;
-    let inputs = node.input.iter().map(|name| (!name.is_empty()).then(|| model.add_input(main, name))).collect();
-    let mut attrs = Attrs::new();
-    for attr in &node.attribute {
-        let kind = AttributeType::try_from(attr.r#type);
-        let value = match kind {
-            Ok(AttributeType::Float) => Attr::Float(attr.f),
-            Ok(AttributeType::Floats) => Attr::Floats(attr.floats.clone()),
-            Ok(AttributeType::Int) => Attr::Int(attr.i),
-            Ok(AttributeType::Ints) => Attr::Ints(attr.ints.clone()),
-            Ok(AttributeType::String) => Attr::Str(attr.s.clone().into()),
-            _ => bail!("{} with an attribute `{}` of {kind:?}", O::NAME, attr.name),
-        };
-        attrs.insert(attr.name.clone(), value);
-    }
-    let operation = Operation { domain: O::DOMAIN.into(), op: O::NAME.into(), inputs, attrs, ..Operation::default() };
-    let result = model.append(main, "", operation);
-    let node = model.producer(result).expect("just made");
-    model.view(node).with_context(|| format!("{} with unknown operands or attributes", O::NAME))
-}
-
-/// The operator before it has its constants.
-#[derive(Clone, Debug)]
-struct Unprepared<O>(O);
-
-impl<O: Execute> Expansion for Unprepared<O> {
-    fn name(&self) -> StaticName {
-        O::NAME.into()
-    }
-
-    fn rules<'r, 'p: 'r, 's: 'r>(
-        &'s self,
-        solver: &mut Solver<'r>,
-        inputs: &'p [TensorProxy],
-        outputs: &'p [TensorProxy],
-    ) -> InferenceResult {
-        solver.equals(&outputs[0].datum_type, self.0.result_type())?;
-        solver.given_all(inputs.iter().map(|input| &input.shape), move |solver, shapes| {
-            let shape = self.0.result_shape(&Shapes(&shapes))?;
-            solver.equals(&outputs[0].shape, shape)
-        })
-    }
-
-    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
-        let constant: Vec<usize> = self.0.constants().iter().map(|operand| operand.index()).collect();
-        let (mut open, mut places, mut known, mut shapes) = (TVec::new(), Vec::new(), Vec::new(), Vec::new());
-        for (index, &input) in inputs.iter().enumerate() {
-            let fact = model.outlet_fact(input)?;
-            shapes.push(fact.shape.to_tvec());
-            known.push(fact.konst.clone());
-            places.push((!constant.contains(&index)).then_some(open.len()));
-            if !constant.contains(&index) {
-                open.push(input);
-            }
-        }
-        let prepared = self.0.prepare(&Constants(&known), &Shapes(&shapes))?;
-        let shapes = shapes.into_iter().enumerate();
-        let fixed = shapes.map(|(index, shape)| constant.contains(&index).then_some(shape)).collect();
-        let fused = Fused { operator: self.0.clone(), places, fixed, prepared: Arc::new(prepared) };
-        model.wire_node(prefix, fused, &open)
-    }
-}
-
-/// The operator with its constants.
-struct Fused<O: Execute> {
-    operator: O,
-    /// Where the operands that are not constant stand.
-    places: Vec<Option<usize>>,
-    /// The shapes of the constants.
-    fixed: Vec<Option<TVec<TDim>>>,
-    prepared: Arc<O::Prepared>,
-}
-
-impl<O: Execute> Clone for Fused<O> {
-    fn clone(&self) -> Self {
-        Fused {
-            operator: self.operator.clone(),
-            places: self.places.clone(),
-            fixed: self.fixed.clone(),
-            prepared: self.prepared.clone(),
-        }
-    }
-}
-
-impl<O: Execute> fmt::Debug for Fused<O> {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        self.operator.fmt(f)
-    }
-}
-
-/// Equal are only copies of one operator.
-impl<O: Execute> PartialEq for Fused<O> {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.prepared, &other.prepared)
-    }
-}
-
-impl<O: Execute> Eq for Fused<O> {}
-
-impl<O: Execute> Op for Fused<O> {
-    fn name(&self) -> StaticName {
-        O::NAME.into()
-    }
-    op_as_typed_op!();
-}
-
-impl<O: Execute> EvalOp for Fused<O> {
-    op_out_of_plan!();
-
-    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let operands = Operands { places: &self.places, values: &inputs };
-        Ok(tvec!(self.operator.run(&self.prepared, &operands)?.into_tvalue()))
-    }
-}
-
-impl<O: Execute> TypedOp for Fused<O> {
-    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        let shape = |(place, fixed): (&Option<usize>, &Option<TVec<TDim>>)| match (place, fixed) {
-            (Some(place), _) => inputs[*place].shape.to_tvec(),
-            (None, fixed) => fixed.clone().expect("an operand is computed or constant"),
-        };
-        let shapes: Vec<_> = self.places.iter().zip(&self.fixed).map(shape).collect();
-        let shape = self.operator.result_shape(&Shapes(&shapes))?;
-        Ok(tvec!(self.operator.result_type().fact(&*shape)))
-    }
-    as_op!();
-}
-
-/// A tensor whose elements `fill` writes, all of them.
-fn filled<T: Datum>(shape: &[usize], fill: impl FnOnce(&mut [T])) -> TractResult<Tensor> {
-    let mut tensor = Tensor::zero_dt(T::datum_type(), shape)?;
-    fill(tensor.try_as_plain_ram_mut()?.as_slice_mut::<T>()?);
-    Ok(tensor)
 }
 
 fn quantization(scale: f32, zero_point: i64) -> Quantization {

@@ -2,10 +2,11 @@
 
 use tract_onnx::tract_core::internal::*;
 
-use super::layout::{Layout, WindowAttrs, images, outputs, pixels, shape_of, write_pixels};
+use super::layout::{Layout, images, outputs, pixels, shape_of, write_pixels};
 use super::{Constants, Execute, Operands, Shapes, filled, int8, quantization};
 use crate::ir::ValueId;
 use crate::kernels::{self, AveragePool, Images, Window};
+use crate::runtime::window::WindowAttrs;
 
 impl Execute for int8::GlobalAveragePool {
     type Prepared = ();

@@ -114,6 +114,7 @@ pub const CASES: &[(&str, Make)] = &[
         let shape = [d.int(1, 3), 4, d.int(1, 3)];
         Case::of(vec![d.trained(&shape), ints(&[2, -1, 2])])
     }),
+    ("Resize", resize),
     ("Selu", kinked),
     ("Sigmoid", smooth),
     ("Sin", smooth),
@@ -419,4 +420,20 @@ fn batch_normalization(d: &mut Draw) -> Case {
     let mean = Operand::Fixed(d.tensor(&[3], -1.0, 1.0));
     let variance = Operand::Fixed(d.tensor(&[3], 0.5, 2.0));
     Case::of(vec![d.trained(shape), d.trained(&[3]), d.trained(&[3]), mean, variance])
+}
+
+fn resize(d: &mut Draw) -> Case {
+    let input = [d.int(1, 2), 2, d.int(2, 4), d.int(2, 4)];
+    let x = d.trained(&input);
+    let mode = ["nearest", "linear"][d.int(0, 1)];
+    let coordinates = ["half_pixel", "align_corners", "asymmetric"][d.int(0, 2)];
+    let sizes = [input[0], 2, d.int(2, 7), d.int(2, 7)];
+    let (scales, sizes) = match d.coin() {
+        true => (Operand::Missing, ints(&signed(&sizes))),
+        false => (Operand::Fixed(Tensor::from_vec(vec![4], vec![1f32, 1.0, 2.0, 1.5])), Operand::Missing),
+    };
+    Case::of(vec![x, Operand::Missing, scales, sizes])
+        .text("mode", mode)
+        .text("coordinate_transformation_mode", coordinates)
+        .text("nearest_mode", "floor")
 }

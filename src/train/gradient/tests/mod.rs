@@ -8,10 +8,12 @@ mod quantization;
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
 
-use super::{differentiable, gradient};
+use super::tape::Tape;
+use super::{differentiable, gradient, gradient_on};
+use crate::analysis::Shapes;
 use crate::ir::op::{Add, Mul, ReduceSum};
 use crate::ir::{Attr, DType, Model, Operation, Size, Tensor, Type, ValueId};
-use crate::runtime::Runner;
+use crate::runtime::{Execution, Runner};
 use cases::CASES;
 use draw::{Case, Draw, Operand};
 
@@ -127,6 +129,12 @@ fn check(op: &str, case: &Case) -> Result<(), String> {
     let outputs: Vec<ValueId> = results.iter().chain(&found).copied().collect();
     let joint = Runner::with_outputs(&joint, &outputs).and_then(|runner| runner.run(&inputs));
     let joint = joint.map_err(|error| format!("{case:?}: {error}"))?;
+    let ours = with_ours(&model, loss, &trained, &results, &inputs).map_err(|error| format!("{case:?}: {error}"))?;
+    for (joint, ours) in joint.iter().zip(&ours) {
+        if let Some(why) = difference(joint, ours) {
+            return Err(format!("{case:?}: in operators of ours {why}"));
+        }
+    }
     let plain = forward.run(&inputs).map_err(|error| error.to_string())?;
     for (plain, joint) in plain.iter().zip(&joint) {
         let (plain, joint) = (plain.floats().unwrap(), joint.floats().unwrap());
@@ -169,6 +177,64 @@ fn check(op: &str, case: &Case) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// `results` and the gradients, as training computes them.
+fn with_ours(
+    model: &Model,
+    loss: ValueId,
+    trained: &[ValueId],
+    results: &[ValueId],
+    inputs: &[Tensor],
+) -> Result<Vec<Tensor>, String> {
+    let mut model = model.clone();
+    let mut tape = Tape::new(&mut model);
+    tape.has_ours = true;
+    let gradients = gradient_on(&mut tape, loss, trained).map_err(|error| error.to_string())?;
+    tape.declare();
+    let outputs: Vec<ValueId> = results.iter().copied().chain(gradients.into_iter().flatten()).collect();
+    let runner = Runner::with(&model, &outputs, &Execution::training()).map_err(|error| error.to_string())?;
+    runner.run(inputs).map_err(|error| error.to_string())
+}
+
+fn difference(expected: &Tensor, found: &Tensor) -> Option<String> {
+    if expected.shape() != found.shape() {
+        return Some(format!("{:?} became {:?}", expected.shape(), found.shape()));
+    }
+    let (expected, found) = (expected.floats()?, found.floats()?);
+    let range = expected.iter().fold(1f32, |range, x| range.max(x.abs()));
+    let far = expected.iter().zip(&*found).find(|(a, b)| !((*a - *b).abs() <= 1e-4 * range));
+    far.map(|(expected, found)| format!("{expected} became {found}"))
+}
+
+/// Two blocks with residuals, a stride, a depthwise convolution and one over two groups, in 18 channels: more than a block.
+const BLOCKS: &str = include_str!("../../../../testdata/training/blocks.onnxtxt");
+
+#[test]
+fn a_network_of_convolutions_has_the_same_gradients_in_operators_of_ours() {
+    let mut model = Model::parse(BLOCKS).unwrap();
+    let main = model.main;
+    let (inputs, output) = (model.graph(main).inputs.clone(), model.graph(main).outputs[0]);
+    let square = model.append(main, "square", Mul { a: output, b: output });
+    let loss = ReduceSum { x: square, axes: None, keepdims: 0, noop_with_empty_axes: 0 };
+    let loss = model.append(main, "loss", loss);
+    let mut draw = Draw::new(1);
+    let tensors: Vec<Tensor> = inputs
+        .iter()
+        .map(|&input| {
+            let shape = Shapes::infer(&model).fixed(input).unwrap();
+            draw.tensor(&shape, -0.6, 0.6)
+        })
+        .collect();
+    let mut plain = model.clone();
+    let gradients = gradient(&mut plain, loss, &inputs).unwrap();
+    let outputs: Vec<ValueId> = [output].into_iter().chain(gradients.into_iter().flatten()).collect();
+    let expected = Runner::with_outputs(&plain, &outputs).unwrap().run(&tensors).unwrap();
+    let found = with_ours(&model, loss, &inputs, &[output], &tensors).unwrap();
+    assert_eq!(expected.len(), found.len());
+    for (index, (expected, found)) in expected.iter().zip(&found).enumerate() {
+        assert_eq!(difference(expected, found), None, "{index}");
+    }
 }
 
 /// tract has no such mode, so the difference is taken of the same formula in other operators.

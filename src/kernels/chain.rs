@@ -1,0 +1,172 @@
+//! Elementwise operators of floats on tiles that stay in the first cache.
+
+use super::widest::widest;
+
+/// Elements of a tile.
+pub const TILE: usize = 512;
+
+/// y = f(x)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unary {
+    Abs,
+    Neg,
+    Reciprocal,
+    ReciprocalSqrt,
+    Sign,
+    Sqrt,
+    Square,
+}
+
+/// y = f(a, b)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Binary {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Min,
+    Max,
+}
+
+/// y = f(x), element by element.
+macro_rules! each {
+    ($x:ident, $y:ident, $f:expr) => {
+        widest(|| {
+            for (y, &$x) in $y.iter_mut().zip($x) {
+                *y = $f;
+            }
+        })
+    };
+    ($a:ident, $b:ident, $y:ident, $f:expr) => {
+        widest(|| {
+            for ((y, &$a), &$b) in $y.iter_mut().zip($a).zip($b) {
+                *y = $f;
+            }
+        })
+    };
+}
+
+impl Unary {
+    pub fn run(self, x: &[f32], y: &mut [f32]) {
+        match self {
+            Unary::Abs => each!(x, y, x.abs()),
+            Unary::Neg => each!(x, y, -x),
+            Unary::Reciprocal => each!(x, y, 1.0 / x),
+            Unary::ReciprocalSqrt => each!(x, y, 1.0 / x.sqrt()),
+            // NaN stays.
+            Unary::Sign => each!(
+                x,
+                y,
+                if x > 0.0 {
+                    1.0
+                } else if x < 0.0 {
+                    -1.0
+                } else {
+                    x
+                }
+            ),
+            Unary::Sqrt => each!(x, y, x.sqrt()),
+            Unary::Square => each!(x, y, x * x),
+        }
+    }
+}
+
+impl Binary {
+    pub fn run(self, a: &[f32], b: &[f32], y: &mut [f32]) {
+        match self {
+            Binary::Add => each!(a, b, y, a + b),
+            Binary::Sub => each!(a, b, y, a - b),
+            Binary::Mul => each!(a, b, y, a * b),
+            Binary::Div => each!(a, b, y, a / b),
+            // NaN of either stays.
+            Binary::Min => each!(a, b, y, if b < a || b.is_nan() { b } else { a }),
+            Binary::Max => each!(a, b, y, if b > a || b.is_nan() { b } else { a }),
+        }
+    }
+}
+
+/// How an operand is repeated over the axes of a result: for each axis its length, and the elements between neighbours,
+/// 0 where the operand is repeated.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Repeated {
+    axes: Vec<[usize; 2]>,
+}
+
+impl Repeated {
+    pub fn new(axes: impl IntoIterator<Item = [usize; 2]>) -> Repeated {
+        let mut merged: Vec<[usize; 2]> = Vec::new();
+        for [length, stride] in axes.into_iter().filter(|[length, _]| *length != 1) {
+            match merged.last_mut() {
+                Some(last) if last[1] == stride * length => *last = [last[0] * length, stride],
+                _ => merged.push([length, stride]),
+            }
+        }
+        if merged.is_empty() {
+            merged.push([1, 0]);
+        }
+        Repeated { axes: merged }
+    }
+
+    /// Writes the elements of the result's places from `start` on.
+    pub fn fill(&self, values: &[f32], start: usize, tile: &mut [f32]) {
+        let (&[length, stride], outer) = self.axes.split_last().expect("there is an axis");
+        // Along the next axis the same row may come again and again.
+        let (rows, outer) = match outer.split_last() {
+            Some((&[rows, 0], outer)) => (rows, outer),
+            _ => (1, outer),
+        };
+        let mut done = 0;
+        while done < tile.len() {
+            let place = start + done;
+            let (within, mut rest) = (place % (length * rows), place / (length * rows));
+            let mut first = 0;
+            for [length, stride] in outer.iter().rev() {
+                first += rest % length * stride;
+                rest /= length;
+            }
+            let span = (length * rows - within).min(tile.len() - done);
+            let to = &mut tile[done..done + span];
+            if stride == 0 {
+                to.fill(values[first]);
+            } else {
+                let period = length.min(span);
+                for (index, y) in to[..period].iter_mut().enumerate() {
+                    *y = values[first + (within + index) % length * stride];
+                }
+                let mut known = period;
+                while known < span {
+                    let more = known.min(span - known);
+                    to.copy_within(..more, known);
+                    known += more;
+                }
+            }
+            done += span;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeated_operand_is_what_broadcasting_makes_of_it() {
+        // [2, 1, 3, 1] and [1, 4, 1, 5] over [2, 4, 3, 5].
+        let sizes = [2, 4, 3, 5];
+        for (strides, count) in [([3, 0, 1, 0], 6), ([0, 5, 0, 1], 20), ([0, 0, 0, 1], 5), ([0, 0, 0, 0], 1)] {
+            let values: Vec<f32> = (0..count).map(|i| i as f32).collect();
+            let repeated = Repeated::new(std::iter::zip(sizes, strides).map(|(length, stride)| [length, stride]));
+            let expected: Vec<f32> = (0..120)
+                .map(|place| {
+                    let index = [place / 60, place / 15 % 4, place / 5 % 3, place % 5];
+                    values[std::iter::zip(index, strides).map(|(index, stride)| index * stride).sum::<usize>()]
+                })
+                .collect();
+            for (start, length) in [(0, 120), (7, 50), (59, 2), (13, 107)] {
+                let mut tile = vec![f32::NAN; length];
+                repeated.fill(&values, start, &mut tile);
+                assert_eq!(tile, expected[start..start + length], "{strides:?} from {start}");
+            }
+        }
+    }
+}

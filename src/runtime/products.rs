@@ -1,0 +1,103 @@
+//! Matrix products of floats, and what tract makes of them, as strided products: operands and results are read and
+//! written where they are, in whatever order their axes have.
+
+use tract_onnx::tract_core::internal::*;
+use tract_onnx::tract_core::ops::einsum::EinSum;
+
+use super::execute::filled;
+use crate::kernels::{Axis, StridedProduct};
+
+/// Puts our operator in the place of all products of two floats that it knows.
+pub(super) fn take_over(model: &mut TypedModel) -> TractResult<()> {
+    let products: Vec<usize> = model.nodes().iter().filter(|node| node.op_is::<EinSum>()).map(|node| node.id).collect();
+    for id in products {
+        let node = model.node(id);
+        let product = {
+            let facts = model.node_input_facts(id)?;
+            node.op_as::<EinSum>().and_then(|einsum| Product::of(einsum, &facts, &node.outputs[0].fact))
+        };
+        if let Some(product) = product {
+            TypedModelPatch::replace_single_op(model, node, &node.inputs, product)?.apply(model)?;
+        }
+    }
+    model.compact()
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Product {
+    product: StridedProduct,
+    shape: TVec<usize>,
+}
+
+impl Product {
+    fn of(einsum: &EinSum, operands: &[&TypedFact], result: &TypedFact) -> Option<Product> {
+        let [a, b] = operands else { return None };
+        let facts = [*a, *b, result];
+        let is_float = facts.iter().all(|fact| fact.datum_type == f32::datum_type() && fact.is_plain());
+        if einsum.q_params.is_some() || !is_float {
+            return None;
+        }
+        let shapes: Vec<TVec<usize>> =
+            facts.iter().map(|fact| fact.shape.as_concrete().map(Into::into)).collect::<Option<_>>()?;
+        let strides: Vec<TVec<usize>> = shapes.iter().map(|shape| strides(shape)).collect();
+        let [mut batch, mut m, mut n, mut k] = [const { Vec::new() }; 4];
+        let mut axes: Vec<_> = einsum.axes.iter_all_axes().collect();
+        let place = |of: &[usize]| of.first().copied().unwrap_or(usize::MAX);
+        axes.sort_by_key(|axis| (place(&axis.outputs[0]), place(&axis.inputs[0])));
+        for axis in axes {
+            let places = [&axis.inputs[0], &axis.inputs[1], &axis.outputs[0]];
+            if places.iter().any(|of| of.len() > 1) {
+                return None;
+            }
+            let at = |operand: usize| places[operand].first().copied();
+            let stride = |operand: usize| at(operand).map_or(0, |place| strides[operand][place]);
+            let mut lengths = (0..3).filter_map(|operand| at(operand).map(|place| shapes[operand][place]));
+            let length = lengths.next()?;
+            if lengths.any(|other| other != length) {
+                return None;
+            }
+            let axis = Axis { length, strides: [stride(0), stride(1), stride(2)] };
+            match (at(0), at(1), at(2)) {
+                (Some(_), Some(_), Some(_)) => batch.push(axis),
+                (Some(_), None, Some(_)) => m.push(axis),
+                (None, Some(_), Some(_)) => n.push(axis),
+                (Some(_), Some(_), None) => k.push(axis),
+                _ => return None,
+            }
+        }
+        Some(Product { product: StridedProduct::new(batch, m, n, k), shape: shapes[2].clone() })
+    }
+}
+
+fn strides(shape: &[usize]) -> TVec<usize> {
+    let mut strides: TVec<usize> = shape.into();
+    let mut step = 1;
+    for stride in strides.iter_mut().rev() {
+        step *= std::mem::replace(stride, step);
+    }
+    strides
+}
+
+impl Op for Product {
+    fn name(&self) -> StaticName {
+        "OnnxshrinkStridedProduct".into()
+    }
+    op_as_typed_op!();
+}
+
+impl EvalOp for Product {
+    op_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let (a, b) = (inputs[0].try_as_plain_ram()?, inputs[1].try_as_plain_ram()?);
+        let (a, b) = (a.as_slice::<f32>()?, b.as_slice::<f32>()?);
+        Ok(tvec!(filled(&self.shape, |c| self.product.run(a, b, c))?.into_tvalue()))
+    }
+}
+
+impl TypedOp for Product {
+    fn output_facts(&self, _: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        Ok(tvec!(f32::fact(&self.shape)))
+    }
+    as_op!();
+}

@@ -1,0 +1,120 @@
+//! Lets a model whose batch was fixed when it was exported take any number of samples.
+//!
+//! Law: the result is used only where it gives for each sample what the model gave for it in its batch.
+
+use super::lessons::stacked;
+use crate::analysis::Shapes;
+use crate::ir::op::Reshape;
+use crate::ir::{Dim, Model, Size, Tensor, Type, TypeKind, ValueId};
+use crate::runtime::Runner;
+
+/// How far results may differ, over the largest of them: sums may be taken in another order.
+const TOLERANCE: f32 = 1e-4;
+
+/// `model` for any number of samples; none if its inputs have different first axes, or none that is fixed, if sizes that
+/// are written into it do not allow that, or if it mixes samples. Each of `samples` holds a tensor for each input.
+pub fn open_batch(model: &Model, samples: &[Vec<Tensor>]) -> Option<Model> {
+    let inputs = &model.graph(model.main).inputs;
+    let rows = fixed_rows(model, *inputs.first()?)?;
+    if inputs.iter().any(|&input| fixed_rows(model, input) != Some(rows)) {
+        return None;
+    }
+    let shapes = Shapes::infer(model);
+    let mut open = model.clone();
+    for &input in inputs {
+        set_rows(&mut open, input);
+    }
+    for &output in &model.graph(model.main).outputs {
+        if fixed_rows(model, output) == Some(rows) {
+            set_rows(&mut open, output);
+        }
+    }
+    for node in model.nodes_of(model.main) {
+        let Some(Reshape { x, shape, allowzero: 0 }) = model.view(node) else { continue };
+        let Some(sizes) = model.constant(shape).and_then(Tensor::ints) else { continue };
+        let before = shapes.fixed(x)?;
+        let opened = open_sizes(&sizes, &before, rows)?;
+        if opened != sizes {
+            let name = format!("{}.open", model.value(shape).name);
+            let opened = open.add_constant(open.main, &name, Tensor::from_ints(&opened));
+            open.set_input(node, 1, Some(opened));
+        }
+    }
+    gives_the_same(model, &open, samples)?.then_some(open)
+}
+
+/// The declared length of the first axis.
+fn fixed_rows(model: &Model, value: ValueId) -> Option<usize> {
+    match model.value(value).ty.as_ref()?.as_tensor()?.shape.as_ref()?.first()?.size {
+        Size::Fixed(n) => usize::try_from(n).ok().filter(|&n| n > 0),
+        _ => None,
+    }
+}
+
+fn set_rows(model: &mut Model, value: ValueId) {
+    let Some(Type { kind: TypeKind::Tensor(tensor), denotation }) = model.value(value).ty.clone() else { return };
+    let mut tensor = tensor;
+    if let Some(first) = tensor.shape.as_mut().and_then(|shape| shape.first_mut()) {
+        *first = Dim { size: Size::Symbol("batch".into()), ..first.clone() };
+    }
+    model.set_type(value, Some(Type { kind: TypeKind::Tensor(tensor), denotation }));
+}
+
+/// The sizes of a Reshape of a tensor that begins with `rows`, or a multiple of it, for any other number in their place;
+/// none if they cannot say it.
+fn open_sizes(sizes: &[i64], before: &[usize], rows: usize) -> Option<Vec<i64>> {
+    let (Some(&first), Some(&axis)) = (sizes.first(), before.first()) else { return Some(sizes.to_vec()) };
+    let mut open = sizes.to_vec();
+    if first <= 0 || axis % rows != 0 || first as usize % rows != 0 {
+        return Some(open);
+    }
+    if first as usize == axis {
+        open[0] = 0;
+        return Some(open);
+    }
+    match sizes.contains(&-1) {
+        true => None,
+        false => {
+            open[0] = -1;
+            Some(open)
+        }
+    }
+}
+
+/// Whether both give the same for the first row of all and the last one, which one run of `open` takes together.
+fn gives_the_same(model: &Model, open: &Model, samples: &[Vec<Tensor>]) -> Option<bool> {
+    let (whole, open) = (Runner::new(model).ok()?, Runner::new(open).ok()?);
+    let (first, last) = (samples.first()?, samples.last()?);
+    let both = std::iter::zip(first, last).map(|(first, last)| stacked(&[&row(first, 0)?, &last_row(last)?]).ok());
+    let found = open.run(&both.collect::<Option<Vec<Tensor>>>()?).ok()?;
+    let expected = [whole.run(first).ok()?, whole.run(last).ok()?];
+    for (found, (first, last)) in found.iter().zip(std::iter::zip(&expected[0], &expected[1])) {
+        if !is_near(&row(found, 0)?, &row(first, 0)?) || !is_near(&last_row(found)?, &last_row(last)?) {
+            return Some(false);
+        }
+    }
+    Some(true)
+}
+
+/// One index of the first axis, which stays.
+fn row(tensor: &Tensor, index: usize) -> Option<Tensor> {
+    let (bytes, rows) = (tensor.bytes()?, *tensor.shape().first()?);
+    let size = bytes.len().checked_div(rows)?;
+    let mut shape = tensor.shape().to_vec();
+    shape[0] = 1;
+    Tensor::new(tensor.dtype(), shape, bytes.slice(index * size..(index + 1) * size)).ok()
+}
+
+fn last_row(tensor: &Tensor) -> Option<Tensor> {
+    row(tensor, tensor.shape().first()?.checked_sub(1)?)
+}
+
+fn is_near(a: &Tensor, b: &Tensor) -> bool {
+    match (a.floats(), b.floats()) {
+        (Some(a), Some(b)) => {
+            let range = b.iter().fold(f32::MIN_POSITIVE, |range, x| range.max(x.abs()));
+            a.len() == b.len() && std::iter::zip(&*a, &*b).all(|(a, b)| (a - b).abs() <= TOLERANCE * range)
+        }
+        _ => a == b,
+    }
+}
