@@ -19,7 +19,7 @@ use onnxshrink::passes;
 use onnxshrink::runtime::NodeTime;
 use onnxshrink::train::optimizer::Updates;
 use onnxshrink::train::weights::{separate, weights};
-use onnxshrink::train::{Fit, Joint, Lessons, Loss, Optimizer, Plan, Target, open_batch};
+use onnxshrink::train::{Fit, Goal, Joint, Lessons, Loss, Optimizer, Plan, Target, open_batch};
 
 #[global_allocator]
 static MALLOC: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -48,12 +48,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let inputs: Vec<_> = samples.iter().map(|&sample| data.sample(sample)).collect();
     let rows = inputs[0][0].shape()[0];
     let lessons = Lessons { inputs, targets: vec![Target::default()], floor: vec![], rows };
-    let outputs = model.graph(model.main).outputs.clone();
+    let outputs = model.graph(model.main).outputs.iter();
+    let goals: Vec<Goal> = outputs.map(|&value| Goal { value, loss: Loss::MeanSquare, weight: 1.0 }).collect();
     let plan = Plan {
         model: &model,
         weights: &trained,
-        outputs: &outputs,
-        loss: Loss::MeanSquare,
+        goals: &goals,
         batch_statistics: false,
         sample: &lessons.inputs[0],
         samples: if is_open { option("--micro-batch", samples.len()) } else { 1 },

@@ -3,6 +3,7 @@
 mod cleanup;
 mod distill;
 mod quantize;
+mod teach;
 
 use crate::pass::PassInfo;
 

@@ -1,14 +1,15 @@
 //! Distillation: a model learns from another one, and from labels.
 
-mod lessons;
-mod run;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ir::Model;
 use crate::pass::{Context, Effect, Needs, Pass, PassError, PassInfo};
-use crate::train::{Loss, Optimizer, Schedule, Settings};
+use crate::passes::teach::augment::Changes;
+use crate::passes::teach::hints::Hint;
+use crate::passes::teach::{Judged, Objective, Recipe, frozen, refuse_unless, teach};
+use crate::train::weights::{separate, weights};
+use crate::train::{Optimizer, Schedule, Settings};
 
 pub const INFO: PassInfo =
     PassInfo::of::<Distill>("distill", "Train on samples: learn from the original, and from labels");
@@ -19,7 +20,9 @@ pub const INFO: PassInfo =
 ///
 /// Classes are learned as `alpha * T^2 * CE(softmax(teacher / T), softmax(student / T)) + beta * CE(labels, softmax(student))`,
 /// where CE is the cross entropy and T the temperature; other outputs by their mean square error. A part of the samples is
-/// held back, and the weights of the epoch that was best on them are kept.
+/// held back, and the weights of the epoch that was best on them are kept. `hints` and `attention` also teach what lies inside
+/// of the teacher. Samples may be changed at random each time; what the teacher says of them is what it says of the unchanged
+/// ones.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct Distill {
@@ -65,6 +68,46 @@ struct Distill {
     /// The share of probability that labels leave to all classes alike.
     label_smoothing: f64,
 
+    /// How much each output counts, in the order of the original; 1 where nothing is said.
+    output_weights: Vec<f64>,
+
+    /// Values that are to be like the teacher's: `name`, which both models have, or `student=teacher`. Where their widths
+    /// differ, a projection is learned with them.
+    hints: Vec<String>,
+
+    /// How much each hint counts.
+    hint_weight: f64,
+
+    /// Images, `[N, C, H, W]`, that are to be large where the teacher's are, named like hints; their channels may differ.
+    attention: Vec<String>,
+
+    /// How much each of them counts.
+    attention_weight: f64,
+
+    /// How much of an average of the weights stays in a step, 0.999 say: the average is judged and kept. With 0 there is none.
+    average: f64,
+
+    /// The most that images are moved along each axis, in pixels.
+    shift: usize,
+
+    /// The least share of each side that a cut out part of an image has, which is drawn out to the whole.
+    crop: f64,
+
+    /// Whether half of the images are mirrored, left to right.
+    flip: bool,
+
+    /// The side of a square in images that becomes zeros, in pixels.
+    cutout: usize,
+
+    /// The share of tokens that are hidden from the student.
+    mask_tokens: f64,
+
+    /// What stands for hidden tokens: in vocabularies of BERT, [MASK] is 103.
+    mask_token: Option<i64>,
+
+    /// Mixes each sample with another one, in shares of the distribution Beta(mixup, mixup); with 0 none.
+    mixup: f64,
+
     /// The share of samples that is held back to judge epochs; with 0 the last weights are kept.
     validation: f64,
 
@@ -88,18 +131,6 @@ enum Rule {
     Sgd,
     /// The same with Nesterov's momentum.
     Nesterov,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-enum Judged {
-    /// Classes where there are labels, or where the teacher's output is a Softmax; else the mean square error.
-    #[default]
-    Auto,
-    /// The output is a score for each class along its last axis.
-    Classes,
-    /// The output is a value, or several, to be met.
-    MeanSquare,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -129,6 +160,20 @@ impl Default for Distill {
             beta: 0.1,
             temperature: 4.0,
             label_smoothing: 0.0,
+            output_weights: Vec::new(),
+            hints: Vec::new(),
+            hint_weight: 1.0,
+            attention: Vec::new(),
+            // As its authors have it.
+            attention_weight: 1000.0,
+            average: 0.0,
+            shift: Changes::NONE.shift,
+            crop: Changes::NONE.crop,
+            flip: Changes::NONE.flip,
+            cutout: Changes::NONE.cutout,
+            mask_tokens: Changes::NONE.mask_tokens,
+            mask_token: Changes::NONE.mask_token,
+            mixup: Changes::NONE.mixup,
             validation: 0.1,
             patience: 0,
             freeze: Vec::new(),
@@ -139,18 +184,55 @@ impl Default for Distill {
 
 impl Distill {
     /// Refuses options that mean nothing.
-    fn check(&self) -> Result<(), PassError> {
-        let not = |holds: bool, what: &str| if holds { Ok(()) } else { Err(PassError(what.into())) };
-        not(self.epochs > 0, "`epochs` is 0: there is nothing to do")?;
-        not(self.batch_size > 0, "`batch-size` is 0: a step needs samples")?;
-        not(self.learning_rate > 0.0, "`learning-rate` is not above 0")?;
-        not(self.temperature > 0.0, "`temperature` is not above 0")?;
-        not(self.alpha >= 0.0 && self.beta >= 0.0, "`alpha` and `beta` are not below 0")?;
-        not(self.alpha + self.beta > 0.0, "`alpha` and `beta` are both 0: there is nothing to learn")?;
-        not((0.0..1.0).contains(&self.validation), "`validation` is a share below 1")?;
-        not((0.0..1.0).contains(&self.warmup), "`warmup` is a share below 1")?;
-        not((0.0..1.0).contains(&self.label_smoothing), "`label-smoothing` is a share below 1")?;
-        not(self.clip.is_none_or(|limit| limit > 0.0), "`clip` is not above 0")
+    fn refuse_nonsense(&self) -> Result<(), PassError> {
+        refuse_unless(self.epochs > 0, "`epochs` is 0: there is nothing to do")?;
+        refuse_unless(self.batch_size > 0, "`batch-size` is 0: a step needs samples")?;
+        refuse_unless(self.learning_rate > 0.0, "`learning-rate` is not above 0")?;
+        refuse_unless((0.0..1.0).contains(&self.validation), "`validation` is a share below 1")?;
+        refuse_unless((0.0..1.0).contains(&self.warmup), "`warmup` is a share below 1")?;
+        refuse_unless((0.0..1.0).contains(&self.average), "`average` is a share below 1")?;
+        refuse_unless(self.hint_weight > 0.0, "`hint-weight` is not above 0")?;
+        refuse_unless(self.attention_weight > 0.0, "`attention-weight` is not above 0")?;
+        refuse_unless(self.clip.is_none_or(|limit| limit > 0.0), "`clip` is not above 0")?;
+        self.objective().check()?;
+        self.changes().check()
+    }
+
+    fn objective(&self) -> Objective {
+        Objective {
+            judged: self.loss,
+            alpha: self.alpha,
+            beta: self.beta,
+            temperature: self.temperature,
+            label_smoothing: self.label_smoothing,
+            output_weights: self.output_weights.clone(),
+        }
+    }
+
+    fn changes(&self) -> Changes {
+        Changes {
+            shift: self.shift,
+            crop: self.crop,
+            flip: self.flip,
+            cutout: self.cutout,
+            mask_tokens: self.mask_tokens,
+            mask_token: self.mask_token,
+            mixup: self.mixup,
+        }
+    }
+
+    fn recipe(&self, seed: u64) -> Recipe {
+        let hints = self.hints.iter().map(|text| Hint::parse(text, self.hint_weight, false));
+        let attention = self.attention.iter().map(|text| Hint::parse(text, self.attention_weight, true));
+        Recipe {
+            settings: self.settings(seed),
+            objective: self.objective(),
+            hints: hints.chain(attention).collect(),
+            changes: self.changes(),
+            validation: self.validation,
+            batch_statistics: self.normalization == Normalization::Batch,
+            options: serde_json::to_string(self).expect("options are plain data"),
+        }
     }
 
     fn settings(&self, seed: u64) -> Settings {
@@ -168,21 +250,22 @@ impl Distill {
             schedule: self.schedule,
             warmup: self.warmup,
             clip: self.clip,
+            average: (self.average > 0.0).then_some(self.average),
             patience: self.patience,
             seed,
         }
-    }
-
-    fn classes(&self, has_labels: bool) -> Loss {
-        let beta = if has_labels { self.beta } else { 0.0 };
-        Loss::Classes { alpha: self.alpha as f32, beta: beta as f32, temperature: self.temperature as f32 }
     }
 }
 
 impl Pass for Distill {
     fn run(&self, model: &mut Model, cx: &mut Context) -> Result<(), PassError> {
-        self.check()?;
-        run::run(self, model, cx)
+        separate(model);
+        let trained = weights(model, &frozen(&self.freeze)?);
+        teach(model, trained, &self.recipe(cx.seed), cx)
+    }
+
+    fn check(&self) -> Result<(), PassError> {
+        self.refuse_nonsense()
     }
 
     fn effect(&self) -> Effect {

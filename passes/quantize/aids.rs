@@ -9,7 +9,7 @@ use crate::data::Dataset;
 use crate::ir::{Model, NodeId, ValueId};
 use crate::measure::{SurveyError, Watch};
 
-use super::codes::Codes;
+use super::codes::{Bits, Codes};
 use super::grid::Grid;
 use super::learn::{Task, learn};
 use super::place::Placement;
@@ -54,6 +54,7 @@ pub struct Aids {
     pub saturates: bool,
     /// Whether every channel has a scale of its own, so that it can have seven bits for itself.
     pub per_channel: bool,
+    pub bits: Bits,
     pub seed: u64,
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use rayon::prelude::*;
 
-use super::scale::quantize;
+use super::scale::level;
 
 /// A dense float tensor whose axis `axis` counts channels: `[outer, channels, inner]`.
 pub struct PerChannel<'t> {
@@ -31,8 +31,8 @@ impl<'t> PerChannel<'t> {
         self.data.chunks_exact(row.max(1)).flat_map(|row| &row[start..start + self.inner]).copied().collect()
     }
 
-    /// Rounds every weight to its level, and returns levels and the sums Σx² and Σ(x - scale·q)².
-    pub fn quantize(&self, scales: &[f32]) -> (Vec<i8>, [f64; 2]) {
+    /// Rounds every weight to its level, of at most `limit`, and returns levels and the sums Σx² and Σ(x - scale·q)².
+    pub fn quantize(&self, scales: &[f32], limit: f32) -> (Vec<i8>, [f64; 2]) {
         let inverse: Vec<f32> = scales.iter().map(|scale| scale.recip()).collect();
         let mut levels = vec![0i8; self.data.len()];
         let (inner, row) = (self.inner.max(1), (self.channels * self.inner).max(1));
@@ -41,9 +41,9 @@ impl<'t> PerChannel<'t> {
             let mut sums = [0f64; 2];
             for (index, (levels, data)) in levels.chunks_mut(inner).zip(data.chunks(inner)).enumerate() {
                 let channel = (first + index) % self.channels;
-                for (level, &x) in levels.iter_mut().zip(data) {
-                    let q = quantize(x, inverse[channel]);
-                    *level = q as i8;
+                for (to, &x) in levels.iter_mut().zip(data) {
+                    let q = level(x, inverse[channel], limit);
+                    *to = q as i8;
                     let error = x - q * scales[channel];
                     sums = [sums[0] + f64::from(x * x), sums[1] + f64::from(error * error)];
                 }
@@ -71,7 +71,7 @@ mod tests {
         for axis in 0..3 {
             let view = PerChannel::new(Cow::Borrowed(&data), &shape, axis);
             let scales: Vec<f32> = (0..shape[axis]).map(|channel| 1.0 + channel as f32).collect();
-            let (levels, [signal, error]) = view.quantize(&scales);
+            let (levels, [signal, error]) = view.quantize(&scales, 127.0);
             for (index, &x) in data.iter().enumerate() {
                 let position = [index / 12, index / 4 % 3, index % 4];
                 let level = (x / scales[position[axis]]).round_ties_even();

@@ -20,7 +20,7 @@ use crate::rewrite::{Match, Miss, Outcome};
 use super::Limits;
 
 /// The first opset with 4-bit types and blocks.
-const OPSET: i64 = 21;
+pub const OPSET: i64 = 21;
 
 /// What MatMulNBits belongs to, and its version.
 const CONTRIBUTED: (&str, i64) = ("com.microsoft", 1);
@@ -346,7 +346,7 @@ impl Coded {
 }
 
 /// Two levels in a byte, the first in the lower half.
-fn packed(levels: impl Iterator<Item = u8>) -> Bytes {
+pub fn packed(levels: impl Iterator<Item = u8>) -> Bytes {
     let mut bytes = Vec::new();
     for (index, level) in levels.enumerate() {
         match index % 2 {

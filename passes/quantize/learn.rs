@@ -19,7 +19,7 @@ use super::place::{Placement, Role, Unit};
 use super::rewrites::bias_behind;
 use super::rounding::{Weights, dequantized, gptq, nearest};
 use super::saturation::{SEVEN_BITS, overflowing};
-use super::scale::{LEVELS, least_squares_scale};
+use super::scale::least_squares_scale;
 
 /// Elements of all rows that are looked at of one layer.
 const ELEMENTS: usize = 16 << 20;
@@ -129,7 +129,7 @@ impl<'p> Task<'p> {
                 Rounding::Gptq => gptq(weights, moments),
             }
         };
-        let (mut scales, mut limits) = (scales.to_vec(), vec![LEVELS; scales.len()]);
+        let (mut scales, mut limits) = (scales.to_vec(), vec![aids.bits.limit(); scales.len()]);
         let levels = round(&scales, &limits);
         let overflows = self.overflows(&levels, searched);
         let seven_bits: Vec<usize> = (0..overflows.len()).filter(|&channel| overflows[channel]).collect();
@@ -174,7 +174,7 @@ impl<'p> Task<'p> {
             (None, shift) => shift,
             (bias, None) => bias.clone(),
         };
-        Codes { levels: self.laid_out(levels, old.levels.shape()), scales, bias }
+        Codes { levels: self.laid_out(levels, old.levels.shape()), scales, bias, bits: old.bits }
     }
 
     /// A matrix `[channels, inputs]` in the layout of the layer's weight.

@@ -15,6 +15,7 @@ mod layer;
 mod learn;
 mod migrate;
 mod place;
+mod qat;
 mod qdq;
 mod rewrites;
 mod rounding;
@@ -36,8 +37,12 @@ use serde_json::{Map, Value as Json};
 use crate::ir::Model;
 use crate::measure::RangeMethod;
 use crate::pass::{Context, Effect, Needs, Pass, PassError, PassInfo};
+use crate::passes::teach::augment::Changes;
+use crate::passes::teach::{Judged, Objective, Recipe, refuse_unless};
 use crate::rewrite::Outcome;
+use crate::train::{self, Optimizer, Schedule};
 use aids::{BiasCorrection, Rounding};
+use codes::Bits;
 use grid::Levels;
 pub use sensitivity::Sensitivity;
 use target::Target;
@@ -48,6 +53,9 @@ pub const INFO: PassInfo =
 /// With `mode=static`, lets layers and what lies between them compute in int8: values get a scale from the samples that are
 /// given with `--data`, weights one for each output channel, and QuantizeLinear and DequantizeLinear stand where the target
 /// fuses them.
+///
+/// With `mode=qat`, the graph that `mode=static` writes is trained: weights and scales learn from the original, and from labels,
+/// what makes up for their rounding. It takes much longer, and pays where bits are few: `weights=i4`.
 ///
 /// With `mode=weights`, and for what stays float, stores the large weights of convolutions, matrix products and embedding
 /// tables as int8, with one scale for each output channel (each column of an embedding table) that makes the squared error
@@ -104,7 +112,7 @@ struct Quantize {
     #[serde(default)]
     bias_correction: BiasCorrection,
 
-    /// The type of weights, in the mode `weights`.
+    /// The type of weights: in the mode `weights` of matrices that products read, in `static` and `qat` of all layers.
     #[serde(default)]
     weights: WeightType,
 
@@ -140,30 +148,65 @@ struct Quantize {
     /// How many of the last layers stay float, in the static mode.
     #[serde(default)]
     keep_last: usize,
+
+    /// How often all samples are learned from, in the mode `qat`.
+    #[serde(default = "Quantize::default_epochs")]
+    epochs: usize,
+
+    /// Samples of one step.
+    #[serde(default = "Quantize::default_batch_size")]
+    batch_size: usize,
+
+    /// The size of the first steps; it falls to zero along half a cosine.
+    #[serde(default = "Quantize::default_learning_rate")]
+    learning_rate: f64,
+
+    /// How much the teacher counts: the original, or `--teacher`.
+    #[serde(default = "Quantize::default_alpha")]
+    alpha: f64,
+
+    /// How much labels count; nothing where there are none.
+    #[serde(default = "Quantize::default_beta")]
+    beta: f64,
+
+    /// The temperature at which teacher and quantized model are compared.
+    #[serde(default = "Quantize::default_temperature")]
+    temperature: f64,
+
+    /// The share of samples that is held back to judge epochs; with 0 the last weights are kept.
+    #[serde(default = "Quantize::default_validation")]
+    validation: f64,
 }
 
 /// The options that say something in some modes only.
 const OPTIONS: &[(&str, &[Mode])] = {
     use Mode::*;
     &[
-        ("min-elements", &[Static, Weights, Dynamic]),
-        ("min-sqnr", &[Static, Weights, Dynamic]),
-        ("target", &[Static, Weights, Dynamic]),
-        ("activations", &[Static]),
-        ("symmetric", &[Static, Weights]),
-        ("calibration", &[Static]),
-        ("arithmetic", &[Static]),
+        ("min-elements", &[Static, Qat, Weights, Dynamic]),
+        ("min-sqnr", &[Static, Qat, Weights, Dynamic]),
+        ("target", &[Static, Qat, Weights, Dynamic]),
+        ("activations", &[Static, Qat]),
+        ("symmetric", &[Static, Qat, Weights]),
+        ("calibration", &[Static, Qat]),
+        ("arithmetic", &[Static, Qat]),
         ("rounding", &[Static]),
         ("bias-correction", &[Static]),
-        ("weights", &[Weights]),
+        ("weights", &[Static, Qat, Weights]),
         ("block-size", &[Weights]),
         ("keep-io-types", &[Float16]),
-        ("equalize", &[Static]),
-        ("migrate", &[Static]),
-        ("samples", &[Static]),
-        ("per-channel", &[Static]),
-        ("keep-first", &[Static]),
-        ("keep-last", &[Static]),
+        ("equalize", &[Static, Qat]),
+        ("migrate", &[Static, Qat]),
+        ("samples", &[Static, Qat]),
+        ("per-channel", &[Static, Qat]),
+        ("keep-first", &[Static, Qat]),
+        ("keep-last", &[Static, Qat]),
+        ("epochs", &[Qat]),
+        ("batch-size", &[Qat]),
+        ("learning-rate", &[Qat]),
+        ("alpha", &[Qat]),
+        ("beta", &[Qat]),
+        ("temperature", &[Qat]),
+        ("validation", &[Qat]),
     ]
 };
 
@@ -176,8 +219,10 @@ enum WeightType {
     /// 8 bits, with a scale for each output channel.
     #[default]
     I8,
-    /// 4 bits for matrices that products read, with a scale for each block; 8 bits for all other weights. For ONNX Runtime
-    /// as its operator MatMulNBits; for other targets as DequantizeLinear, which raises the model to opset 21.
+    /// In the mode `weights`, 4 bits for matrices that products read, with a scale for each block; 8 bits for all other
+    /// weights. For ONNX Runtime as its operator MatMulNBits; for other targets as DequantizeLinear, which raises the model to
+    /// opset 21. In the modes `static` and `qat`, 4 bits for the weights of all layers, with a scale for each output channel,
+    /// as DequantizeLinear (opset 21): ONNX Runtime computes such layers in float.
     I4,
 }
 
@@ -217,6 +262,8 @@ enum Calibration {
 enum Mode {
     /// Values and weights, the arithmetic too; needs samples.
     Static,
+    /// The same, trained with quantization in the loop: quantization-aware training.
+    Qat,
     /// Weights only; needs no data.
     Weights,
     /// Products of activations and weights in int8, with scales of activations that are found while the model runs; needs
@@ -260,6 +307,34 @@ impl Quantize {
 
     fn default_per_channel() -> bool {
         true
+    }
+
+    fn default_epochs() -> usize {
+        5
+    }
+
+    fn default_batch_size() -> usize {
+        32
+    }
+
+    fn default_learning_rate() -> f64 {
+        1e-3
+    }
+
+    fn default_alpha() -> f64 {
+        0.9
+    }
+
+    fn default_beta() -> f64 {
+        0.1
+    }
+
+    fn default_temperature() -> f64 {
+        4.0
+    }
+
+    fn default_validation() -> f64 {
+        0.1
     }
 
     /// The options that are not what they are by default.
@@ -310,8 +385,53 @@ impl Quantize {
             equalize: self.equalize,
             migrate: self.migrate,
             samples: self.samples,
+            bits: self.bits(),
             keep_ends: [self.keep_first, self.keep_last],
         })
+    }
+
+    /// Of the weights of layers.
+    fn bits(&self) -> Bits {
+        match self.weights {
+            WeightType::I8 => Bits::Eight,
+            WeightType::I4 => Bits::Four,
+        }
+    }
+
+    /// How the quantized graph is trained.
+    fn recipe(&self, seed: u64) -> Recipe {
+        Recipe {
+            settings: train::Settings {
+                epochs: self.epochs,
+                batch: self.batch_size,
+                optimizer: Optimizer::ADAMW,
+                rate: self.learning_rate,
+                decay: 0.0,
+                schedule: Schedule::Cosine,
+                warmup: 0.0,
+                clip: None,
+                average: None,
+                patience: 0,
+                seed,
+            },
+            objective: self.objective(),
+            hints: Vec::new(),
+            changes: Changes::NONE,
+            validation: self.validation,
+            batch_statistics: false,
+            options: serde_json::to_string(self).expect("options are plain data"),
+        }
+    }
+
+    fn objective(&self) -> Objective {
+        Objective {
+            judged: Judged::Auto,
+            alpha: self.alpha,
+            beta: self.beta,
+            temperature: self.temperature,
+            label_smoothing: 0.0,
+            output_weights: Vec::new(),
+        }
     }
 }
 
@@ -385,14 +505,19 @@ fn note_worst(cx: &mut Context, worst: Option<(String, f64)>) {
 impl Pass for Quantize {
     fn run(&self, model: &mut Model, cx: &mut Context) -> Result<(), PassError> {
         let min_elements = self.min_elements.unwrap_or(match self.mode {
-            Mode::Static => 256,
+            Mode::Static | Mode::Qat => 256,
             Mode::Weights | Mode::Dynamic | Mode::Float16 => 1024,
         });
-        let dequantizes = matches!(self.mode, Mode::Static);
+        let dequantizes = matches!(self.mode, Mode::Static | Mode::Qat);
         let limits = Limits { kept: self.kept_nodes()?, min_elements, min_sqnr: self.min_sqnr, dequantizes };
         match self.mode {
             Mode::Static => {
-                qdq::quantize(model, cx, &self.static_settings()?)?;
+                qdq::quantize(model, cx, &self.static_settings()?, None)?;
+                self.store_weights(model, cx, &limits);
+            }
+            Mode::Qat => {
+                let recipe = self.recipe(cx.seed);
+                qdq::quantize(model, cx, &self.static_settings()?, Some(&recipe))?;
                 self.store_weights(model, cx, &limits);
             }
             Mode::Weights => {
@@ -428,7 +553,11 @@ impl Pass for Quantize {
         if self.samples == 0 {
             return Err(PassError("`samples` is 0, and the static mode needs some".into()));
         }
-        Ok(())
+        refuse_unless(self.epochs > 0, "`epochs` is 0: `mode=static` is what is not trained")?;
+        refuse_unless(self.batch_size > 0, "`batch-size` is 0: a step needs samples")?;
+        refuse_unless(self.learning_rate > 0.0, "`learning-rate` is not above 0")?;
+        refuse_unless((0.0..1.0).contains(&self.validation), "`validation` is a share below 1")?;
+        self.objective().check()
     }
 
     fn effect(&self) -> Effect {
@@ -437,7 +566,8 @@ impl Pass for Quantize {
 
     fn needs(&self) -> Needs {
         match self.mode {
-            Mode::Static => Needs::Inputs,
+            Mode::Qat if self.alpha == 0.0 => Needs::Labels,
+            Mode::Static | Mode::Qat => Needs::Inputs,
             Mode::Float16 => Needs::InputsIfAny,
             Mode::Weights | Mode::Dynamic => Needs::Nothing,
         }

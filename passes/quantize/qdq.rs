@@ -10,16 +10,21 @@ use crate::data::Dataset;
 use crate::ir::{Model, Node, NodeId, ValueId};
 use crate::measure::{self, Distribution, RangeMethod, Watch};
 use crate::pass::{Context, PassError};
+use crate::passes::cleanup::upgrade_opset;
+use crate::passes::teach::Recipe;
 use crate::rewrite::Outcome;
 
 use super::aids::{self, Aids, BiasCorrection, Rounding};
-use super::codes::Codes;
+use super::codes::{Bits, Codes};
 use super::equalize::equalize;
 use super::grid::{Grid, Levels};
+use super::int4;
 use super::layer::Layer;
 use super::migrate::{Rendering, migrate};
 use super::place::{Limits, Placement, Role};
+use super::qat;
 use super::rewrites::keep_biases_apart;
+use super::saturation::SEVEN_BITS;
 use super::sensitivity::{Candidate, Sensitivity, rank};
 use super::target::Traits;
 use super::write::write;
@@ -42,13 +47,23 @@ pub struct Settings {
     pub migrate: bool,
     /// How many samples are learned from.
     pub samples: usize,
+    /// The bits of the weights of layers.
+    pub bits: Bits,
     /// How many layers stay float, of the first and the last ones.
     pub keep_ends: [usize; 2],
 }
 
-/// Quantizes what pays, and reports it.
-pub fn quantize(model: &mut Model, cx: &mut Context, settings: &Settings) -> Result<(), PassError> {
+/// Quantizes what pays, and reports it. With a recipe, the quantized graph is trained, instead of learning layer by layer.
+pub fn quantize(
+    model: &mut Model,
+    cx: &mut Context,
+    settings: &Settings,
+    recipe: Option<&Recipe>,
+) -> Result<(), PassError> {
     let traits = &settings.traits;
+    if settings.bits == Bits::Four {
+        upgrade_opset::raise(model, int4::OPSET)?;
+    }
     let given = given_samples(cx)?;
     let (all, data) = (given.len(), given.some(cx.seed, settings.samples));
     let (placement, outcomes) = place(model, &data, cx, settings)?;
@@ -62,26 +77,44 @@ pub fn quantize(model: &mut Model, cx: &mut Context, settings: &Settings) -> Res
         cx.note(format!("{some} of {all} samples, chosen at random, give the ranges: `samples` tells how many"));
     }
     let grids = grids(model, &placement, &data, cx, settings)?;
-    let mut codes = codes(model, &placement, &grids, traits.per_channel);
-    let aids = Aids {
-        rounding: settings.rounding,
-        bias_correction: settings.bias_correction,
-        saturates: settings.saturates && traits.levels == Levels::U8,
-        per_channel: traits.per_channel,
-        seed: cx.seed,
-    };
-    let watch = Watch { cancelled: &cx.cancelled, ..Watch::default() };
-    let learned = aids::apply(model, &placement, traits, &grids, &mut codes, &data, &aids, watch)
-        .map_err(|error| PassError(format!("weights could not be learned: {error}")))?;
-    if learned.layers > 0 {
-        learned.notes(&aids).into_iter().for_each(|note| cx.note(note));
+    let mut codes = codes(model, &placement, &grids, settings);
+    let saturates = settings.saturates && traits.levels == Levels::U8;
+    if recipe.is_none() {
+        let aids = Aids {
+            rounding: settings.rounding,
+            bias_correction: settings.bias_correction,
+            saturates,
+            per_channel: traits.per_channel,
+            bits: settings.bits,
+            seed: cx.seed,
+        };
+        let watch = Watch { cancelled: &cx.cancelled, ..Watch::default() };
+        let learned = aids::apply(model, &placement, traits, &grids, &mut codes, &data, &aids, watch)
+            .map_err(|error| PassError(format!("weights could not be learned: {error}")))?;
+        if learned.layers > 0 {
+            learned.notes(&aids).into_iter().for_each(|note| cx.note(note));
+        }
     }
     let layers = codes.len();
     if traits.merges_biases {
         let declared = cx.shapes(model);
         keep_biases_apart(model, &placement, &declared);
     }
-    write(model, &placement, traits, &grids, &codes);
+    match recipe {
+        None => drop(write(model, &placement, traits, &grids, &codes)),
+        Some(recipe) => {
+            let limit = if saturates { settings.bits.limit().min(SEVEN_BITS) } else { settings.bits.limit() };
+            let float = model.clone();
+            let written = write(model, &placement, traits, &grids, &codes);
+            qat::train(
+                model,
+                float,
+                &qat::Quantized { placement: &placement, codes: &codes, written, limit },
+                recipe,
+                cx,
+            )?;
+        }
+    }
     cx.note(format!(
         "{layers} layers and {} other operators run in int8, {} values are stored in it",
         placement.units.len() - layers,
@@ -151,7 +184,7 @@ pub fn sensitivities(
     }
     let grids = grids(&model, &placement, &data, cx, settings)?;
     let layers = placement.units.iter().filter_map(|unit| match &unit.role {
-        Role::Layer(layer) => Some(Candidate { layer, grid: grids[&layer.x] }),
+        Role::Layer(layer) => Some(Candidate { layer, grid: grids[&layer.x], bits: settings.bits }),
         _ => None,
     });
     let candidates: Vec<Candidate> = layers.collect();
@@ -211,8 +244,9 @@ fn codes(
     model: &Model,
     placement: &Placement,
     grids: &HashMap<ValueId, Grid>,
-    per_channel: bool,
+    settings: &Settings,
 ) -> HashMap<NodeId, Codes> {
+    let (per_channel, bits) = (settings.traits.per_channel, settings.bits);
     let layers = placement.units.par_iter().filter_map(|unit| match &unit.role {
         Role::Layer(layer) => Some((layer, &unit.tail)),
         _ => None,
@@ -220,7 +254,7 @@ fn codes(
     let code = |(layer, tail): (&Layer, &super::tail::Tail)| {
         let weight = layer.weights(model, tail.gain);
         let bias = layer.biases(model, tail.gain, tail.shift);
-        (layer.node, Codes::nearest(&weight, layer.axis, bias, grids[&layer.x], per_channel))
+        (layer.node, Codes::nearest(&weight, layer.axis, bias, grids[&layer.x], per_channel, bits))
     };
     layers.map(code).collect()
 }

@@ -11,11 +11,11 @@ pub const LEVELS: f32 = 127.0;
 const SMALLEST_RANGE: f32 = 0.6;
 const STEPS: usize = 16;
 
-/// The scale of every channel that makes the sum of squared errors least.
-pub fn least_squares_scales(weights: &PerChannel) -> Vec<f32> {
+/// The scale of every channel that makes the sum of squared errors least, for levels up to `limit`.
+pub fn least_squares_scales(weights: &PerChannel, limit: f32) -> Vec<f32> {
     let channels = (0..weights.channels()).into_par_iter();
     let scales: Vec<Option<f32>> =
-        channels.map(|channel| least_squares_scale(&weights.channel(channel), LEVELS)).collect();
+        channels.map(|channel| least_squares_scale(&weights.channel(channel), limit)).collect();
     // Any scale serves a channel of zeros; one that another channel has needs no other number format.
     let any = scales.iter().flatten().copied().reduce(f32::max).unwrap_or(1.0);
     scales.into_iter().map(|scale| scale.unwrap_or(any)).collect()
@@ -68,11 +68,6 @@ fn squared_error(x: &[f32], scale: f32, limit: f32) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
-/// The nearest level, ties to even, as a float.
-pub fn quantize(x: f32, inverse_scale: f32) -> f32 {
-    level(x, inverse_scale, LEVELS)
-}
-
 /// The nearest level up to `limit`, ties to even, as a float.
 pub fn level(x: f32, inverse_scale: f32, limit: f32) -> f32 {
     // Adding 1.5·2²³ leaves no bits for a fraction: a rounding that vectorizes on every CPU.
@@ -95,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_channel_of_zeros_has_a_usable_scale() {
-        let scales = |x: &[f32]| least_squares_scales(&PerChannel::new(Cow::Borrowed(x), &[2, 3], 0));
+        let scales = |x: &[f32]| least_squares_scales(&PerChannel::new(Cow::Borrowed(x), &[2, 3], 0), LEVELS);
         assert_eq!(scales(&[0.0; 6]), [1.0, 1.0]);
         assert_eq!(scales(&[0.0, 0.0, 0.0, 1.27, 0.0, -0.01]), [0.01, 0.01]);
     }
@@ -114,7 +109,7 @@ mod tests {
 
         #[test]
         fn rounding_is_to_even(x in -200f32..200.0) {
-            prop_assert_eq!(quantize(x, 1.0), x.clamp(-127.0, 127.0).round_ties_even());
+            prop_assert_eq!(level(x, 1.0, LEVELS), x.clamp(-127.0, 127.0).round_ties_even());
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::ir::{DType, Model, NodeId, Size, Tensor, Type, ValueId};
 use crate::runtime::{Runner, RuntimeError};
 
 use super::channel::PerChannel;
+use super::codes::Bits;
 use super::grid::Grid;
 use super::layer::Layer;
 use super::scale::least_squares_scales;
@@ -43,6 +44,7 @@ pub struct Sensitivity {
 pub struct Candidate<'a> {
     pub layer: &'a Layer,
     pub grid: Grid,
+    pub bits: Bits,
 }
 
 /// The sensitivity of every layer, the most sensitive first.
@@ -105,7 +107,7 @@ fn add_twin(
     model: &mut Model,
     toggles: ValueId,
     index: usize,
-    Candidate { layer, grid }: &Candidate,
+    Candidate { layer, grid, bits }: &Candidate,
     quantized: &mut HashMap<ValueId, ValueId>,
 ) {
     let node = layer.node;
@@ -113,7 +115,7 @@ fn add_twin(
     let name = model.value(result).name.clone();
     let x = *quantized.entry(layer.x).or_insert_with(|| fake_quantized(model, node, layer.x, *grid));
     let weight = model.constant(layer.weight).expect("checked when it was read");
-    let weight = rounded(weight, layer.axis);
+    let weight = rounded(weight, layer.axis, *bits);
     let weight = model.add_constant(model.main, &format!("{name}.rounded"), weight);
     let float = model.node(node).with_operands(&[]);
     let twin = model.node(node).with_operands(&[(layer.x, x), (layer.weight, weight)]);
@@ -139,12 +141,12 @@ fn fake_quantized(model: &mut Model, before: NodeId, x: ValueId, grid: Grid) -> 
     model.insert_before(before, dequantize, &format!("{name}.quantized"))
 }
 
-/// A weight as int8 renders it, in float.
-fn rounded(weight: &Tensor, axis: usize) -> Tensor {
+/// A weight as integers of so many bits render it, in float.
+fn rounded(weight: &Tensor, axis: usize, bits: Bits) -> Tensor {
     let floats = weight.floats().expect("layers have weights of floats");
     let channels = PerChannel::new(floats, weight.shape(), axis);
-    let scales = least_squares_scales(&channels);
-    let (levels, _) = channels.quantize(&scales);
+    let scales = least_squares_scales(&channels, bits.limit());
+    let (levels, _) = channels.quantize(&scales, bits.limit());
     let inner: usize = weight.shape()[axis + 1..].iter().product();
     let scale_of = |index: usize| scales[index / inner.max(1) % scales.len()];
     let floats = levels.iter().enumerate().map(|(index, &level)| f32::from(level) * scale_of(index));

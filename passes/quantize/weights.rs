@@ -19,7 +19,7 @@ use crate::rewrite::{Match, Miss, Outcome};
 
 use super::Limits;
 use super::channel::PerChannel;
-use super::scale::least_squares_scales;
+use super::scale::{LEVELS, least_squares_scales};
 
 /// What the two nodes, their names and the scale's header take in a file, roughly.
 const OVERHEAD_BYTES: usize = 250;
@@ -186,12 +186,12 @@ impl Weight {
         let floats = tensor.floats().ok_or(Miss("not a float tensor"))?;
         require!(floats.iter().all(|x| x.is_finite()), "the weight holds NaN or infinity");
         let weights = PerChannel::new(floats, tensor.shape(), axis);
-        let scales = Scales::stored(least_squares_scales(&weights), tensor.dtype())?;
+        let scales = Scales::stored(least_squares_scales(&weights, LEVELS), tensor.dtype())?;
         require!(
             tensor.len() + scales.bytes(tensor.dtype()) + OVERHEAD_BYTES < tensor.byte_len(),
             "it would not be smaller"
         );
-        let (levels, [signal, noise]) = weights.quantize(&scales.factors());
+        let (levels, [signal, noise]) = weights.quantize(&scales.factors(), LEVELS);
         let sqnr = if noise > 0.0 { 10.0 * (signal / noise).log10() } else { f64::INFINITY };
         require!(sqnr >= limits.min_sqnr, "int8 would lose too much of it: see the option min-sqnr");
         Ok(Weight { value, axis, levels, scales, sqnr })

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use crate::ir::op::{Add, DequantizeLinear, Mul, QuantizeLinear};
 use crate::ir::{GraphId, Model, NodeId, Operation, Tensor, ValueId};
 
-use super::codes::{Codes, int32_bias};
+use super::codes::{Bits, Codes, int32_bias};
 use super::grid::Grid;
 use super::layer::{Layer, LayerKind};
 use super::place::{Placement, Role, Unit};
@@ -213,20 +213,25 @@ impl Writer<'_> {
             return *value;
         }
         let name = self.model.value(layer.weight).name.clone();
-        let levels = self.model.add_constant(self.graph, &format!("{name}.int8"), codes.levels.clone());
+        let kind = match codes.bits {
+            Bits::Eight => "int8",
+            Bits::Four => "int4",
+        };
+        let levels = self.model.add_constant(self.graph, &format!("{name}.{kind}"), codes.bits.stored(&codes.levels));
         let channels = codes.scales.len();
         let scales = self.by_channel(codes.scales.clone());
         let scales = self.model.add_constant(self.graph, &format!("{name}.scale"), scales);
         // ONNX Runtime fuses a matrix product only where its weight has a zero point.
         let zero_point = match layer.kind {
             LayerKind::Gemm { .. } | LayerKind::MatMul if !self.traits.per_channel => {
-                let zero = || self.model.add_constant(self.graph, "zero_point", Tensor::scalar(0i8));
+                let zero = codes.bits.stored(&Tensor::scalar(0i8));
+                let zero = || self.model.add_constant(self.graph, "zero_point", zero);
                 Some(*self.weight_zero_points.entry(1).or_insert_with(zero))
             }
             LayerKind::Gemm { .. } | LayerKind::MatMul => {
                 let (model, graph) = (&mut *self.model, self.graph);
-                let zeros =
-                    || model.add_constant(graph, "zero_points", Tensor::from_vec(vec![channels], vec![0i8; channels]));
+                let zeros = codes.bits.stored(&Tensor::from_vec(vec![channels], vec![0i8; channels]));
+                let zeros = || model.add_constant(graph, "zero_points", zeros);
                 Some(*self.weight_zero_points.entry(channels).or_insert_with(zeros))
             }
             _ => None,

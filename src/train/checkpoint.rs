@@ -68,6 +68,9 @@ impl Checkpoint {
             add(&format!("{name}.statistic"), &state.statistics);
         };
         add_state("last", &course.last);
+        if let Some(average) = &course.average {
+            add_state("average", average);
+        }
         if let Some((_, state)) = best {
             add_state("best", state);
         }
@@ -116,6 +119,7 @@ impl Checkpoint {
                 record.steps,
             ),
             last: state("last"),
+            average: settings.average.map(|_| state("average")),
             best: record.has_best.then(|| (judgement, state("best"))),
             divergences: record.divergences,
             factor,

@@ -25,6 +25,8 @@ pub struct Settings {
     pub warmup: f64,
     /// The greatest norm of all gradients together.
     pub clip: Option<f64>,
+    /// How much of an average of the weights stays in a step; the average is judged and kept. None keeps no average.
+    pub average: Option<f64>,
     /// Training ends after so many epochs without a better one; never for 0.
     pub patience: usize,
     pub seed: u64,
@@ -71,6 +73,8 @@ pub struct Course {
     pub(super) updates: Updates,
     /// The weights at the end of the last epoch.
     pub(super) last: State,
+    /// The average of the weights then.
+    pub(super) average: Option<State>,
     pub(super) best: Option<(Judgement, State)>,
     pub(super) divergences: usize,
     /// What the learning rate is multiplied with since the loss left the numbers.
@@ -84,6 +88,7 @@ impl Course {
             epochs: Vec::new(),
             notes: Vec::new(),
             updates: Updates::new(settings.optimizer, settings.decay as f32, last.weights.len()),
+            average: settings.average.map(|_| last.clone()),
             last,
             best: None,
             divergences: 0,
@@ -110,6 +115,7 @@ pub fn train(
     let saved = checkpoint.map(|checkpoint| checkpoint.load(settings)).transpose()?.flatten();
     let mut course = saved.unwrap_or_else(|| Course::start(fit, settings));
     fit.restore(&course.last);
+    let mut average = course.average.clone();
     course.epochs.iter().for_each(|epoch| watch.epoch(epoch));
     let steps = learned.len().div_ceil(settings.batch);
     let total = steps * settings.epochs;
@@ -122,6 +128,7 @@ pub fn train(
         }
         let order = Random::new(settings.seed, epoch as u64).permutation(learned.len());
         let (mut sum, mut rate) = (0.0, 0.0);
+        fit.begin(epoch);
         for (index, batch) in order.chunks(settings.batch).enumerate() {
             if watch.is_cancelled() {
                 course.notes.push(format!("ended on request in epoch {epoch}"));
@@ -134,18 +141,27 @@ pub fn train(
             let (loss, norm) = fit.step(samples, &mut course.updates, rate, settings.clip)?;
             if loss.is_finite() && norm.is_finite() {
                 sum += loss * batch.len() as f64;
+                if let (Some(average), Some(kept)) = (&mut average, settings.average) {
+                    fit.move_average(average, share_of_step(kept, course.updates.steps()));
+                }
                 watch.step(done + 1, total, loss);
             } else {
                 go_back(fit, settings, &mut course, epoch)?;
+                average.clone_from(&course.average);
             }
+        }
+        course.last = fit.state();
+        if let Some(average) = &average {
+            fit.restore(average);
         }
         let judgement = if judged.is_empty() { None } else { Some(fit.judge(judged)?) };
         let beats = |now: Judgement| course.best.as_ref().is_none_or(|(before, _)| now.beats(before));
         let is_better = judgement.is_none_or(beats);
-        course.last = fit.state();
         if let Some(judgement) = judgement.filter(|_| is_better) {
-            course.best = Some((judgement, course.last.clone()));
+            course.best = Some((judgement, fit.state()));
         }
+        fit.restore(&course.last);
+        course.average.clone_from(&average);
         course.epochs.push(Epoch {
             epoch,
             loss: sum / learned.len() as f64,
@@ -159,10 +175,16 @@ pub fn train(
             checkpoint.save(&course)?;
         }
     }
-    if let Some((_, state)) = &course.best {
+    if let Some(state) = course.best.as_ref().map(|(_, state)| state).or(average.as_ref()) {
         fit.restore(state);
     }
     Ok(course)
+}
+
+/// How much of the weights enters their average at a step, more at first: what they were at the start is soon forgotten.
+fn share_of_step(kept: f64, step: i32) -> f32 {
+    let step = f64::from(step);
+    (1.0 - kept.min((1.0 + step) / (10.0 + step))) as f32
 }
 
 /// Starts again from the weights before the epoch, in smaller steps.

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::augment::Augmentation;
 use super::joint::{Gradient, Joint, Plan, Step};
 use super::lessons::Lessons;
 use super::loss::Loss;
@@ -16,7 +17,10 @@ const GROUPS: usize = 16;
 pub struct Fit<'a> {
     joint: Joint,
     lessons: &'a Lessons,
-    loss: Loss,
+    losses: Vec<Loss>,
+    /// How samples are changed where they are learned from, and in which epoch.
+    augmentation: Option<Augmentation>,
+    epoch: usize,
     /// Samples of one run.
     samples: usize,
     values: Vec<ValueId>,
@@ -48,7 +52,9 @@ impl<'a> Fit<'a> {
         let values: Vec<ValueId> = plan.weights.iter().map(|weight| weight.value).collect();
         Ok(Fit {
             lessons,
-            loss: plan.loss,
+            losses: plan.goals.iter().map(|goal| goal.loss).collect(),
+            augmentation: None,
+            epoch: 0,
             samples: plan.samples,
             decays: plan.weights.iter().map(|weight| weight.decays).collect(),
             weights: values.iter().map(shared).collect::<Result<_, _>>()?,
@@ -56,6 +62,15 @@ impl<'a> Fit<'a> {
             values,
             joint,
         })
+    }
+
+    /// Lets samples that are learned from be changed.
+    pub fn augment(&mut self, augmentation: Augmentation) {
+        self.augmentation = Some(augmentation);
+    }
+
+    pub(super) fn begin(&mut self, epoch: usize) {
+        self.epoch = epoch;
     }
 
     /// The mean loss and its gradients on `samples`, and the running statistics behind them.
@@ -78,7 +93,8 @@ impl<'a> Fit<'a> {
     fn sums(&self, runs: &[&[usize]]) -> Result<Sums, RuntimeError> {
         let mut sums: Option<Sums> = None;
         for run in runs {
-            let step = self.joint.step(&self.inputs(run)?)?;
+            let changed = self.augmentation.as_ref().map(|augmentation| (augmentation, self.epoch));
+            let step = self.joint.step(&self.inputs(run, changed)?)?;
             match &mut sums {
                 None => sums = Some(Sums::of(step)),
                 Some(sums) => sums.add_step(step),
@@ -89,11 +105,16 @@ impl<'a> Fit<'a> {
 
     /// The time of each node of the first run of a step.
     pub fn profile(&self, samples: &[usize]) -> Result<Vec<NodeTime>, RuntimeError> {
-        self.joint.profile(&self.inputs(&samples[..self.samples.min(samples.len())])?)
+        self.joint.profile(&self.inputs(&samples[..self.samples.min(samples.len())], None)?)
     }
 
-    fn inputs(&self, samples: &[usize]) -> Result<Vec<Shared>, RuntimeError> {
-        let (mut inputs, targets) = self.lessons.batch(samples, self.samples, self.loss, self.joint.outputs())?;
+    fn inputs(
+        &self,
+        samples: &[usize],
+        augmentation: Option<(&Augmentation, usize)>,
+    ) -> Result<Vec<Shared>, RuntimeError> {
+        let shapes = self.joint.outputs();
+        let (mut inputs, targets) = self.lessons.batch(samples, self.samples, &self.losses, shapes, augmentation)?;
         inputs.extend(self.weights.iter().chain(&self.statistics).cloned());
         inputs.extend(targets);
         Ok(inputs)
@@ -128,7 +149,7 @@ impl<'a> Fit<'a> {
     pub fn judge(&self, samples: &[usize]) -> Result<Judgement, RuntimeError> {
         let runs: Vec<&[usize]> = samples.chunks(self.samples).collect();
         let judged = runs.into_par_iter().map(|run| {
-            let (loss, outputs) = self.joint.forward(&self.inputs(run)?)?;
+            let (loss, outputs) = self.joint.forward(&self.inputs(run, None)?)?;
             Ok((loss, self.right(run, &outputs)))
         });
         let judged: Vec<(f64, (usize, usize))> = judged.collect::<Result<_, RuntimeError>>()?;
@@ -161,6 +182,15 @@ impl<'a> Fit<'a> {
     pub fn state(&self) -> State {
         let copies = |all: &[Shared]| all.iter().map(|x| x.floats().expect("weights are f32").to_vec()).collect();
         State { weights: copies(&self.weights), statistics: copies(&self.statistics) }
+    }
+
+    /// Moves an average of states towards the one now: a ← a + share·(w - a).
+    pub(super) fn move_average(&self, average: &mut State, share: f32) {
+        let all = average.weights.iter_mut().chain(&mut average.statistics);
+        for (average, now) in all.zip(self.weights.iter().chain(&self.statistics)) {
+            let now = now.floats().expect("weights are f32");
+            average.par_iter_mut().with_min_len(1 << 14).zip(now).for_each(|(a, w)| *a += share * (w - *a));
+        }
     }
 
     pub fn restore(&mut self, state: &State) {

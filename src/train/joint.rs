@@ -4,7 +4,7 @@ use super::TrainError;
 use super::gradient::gradient_on;
 use super::gradient::operators::ScatterND;
 use super::gradient::tape::Tape;
-use super::loss::Loss;
+use super::loss::Goal;
 use super::weights::Weight;
 use crate::ir::op::{BatchNormalization, Identity, LogSoftmax, Softmax};
 use crate::ir::{DType, Model, NodeId, Size, Tensor, Type, ValueDef, ValueId};
@@ -18,7 +18,7 @@ pub struct Joint {
     /// For each weight, how its gradient comes of the results; none where the loss does not depend on it.
     gradients: Vec<Option<Place>>,
     statistics: Vec<ValueId>,
-    /// The shape of each output that is judged, for all samples of a run.
+    /// The shape of each value that is judged, for all samples of a run.
     outputs: Vec<Vec<usize>>,
 }
 
@@ -27,9 +27,8 @@ pub struct Joint {
 pub struct Plan<'a> {
     pub model: &'a Model,
     pub weights: &'a [Weight],
-    /// What the loss judges, each output as much as the others.
-    pub outputs: &'a [ValueId],
-    pub loss: Loss,
+    /// What is judged: their losses are added.
+    pub goals: &'a [Goal],
     /// Whether normalizations over the batch take mean and variance of the batch, of which they keep a running mean; else
     /// they use those they have.
     pub batch_statistics: bool,
@@ -71,7 +70,8 @@ impl Joint {
     pub fn new(plan: &Plan) -> Result<Joint, TrainError> {
         let Written { forward, model, loss, gradients, normalizations, running, outputs } = Written::of(plan, true)?;
         let training = Execution::training();
-        let forward = Runner::with(&forward, &[&[loss], plan.outputs].concat(), &training)?;
+        let judged: Vec<ValueId> = std::iter::once(loss).chain(plan.goals.iter().map(|goal| goal.value)).collect();
+        let forward = Runner::with(&forward, &judged, &training)?;
         let mut results = vec![loss];
         let mut place = |value: ValueId| {
             results.push(value);
@@ -124,7 +124,7 @@ impl Joint {
         &self.statistics
     }
 
-    /// The shape of each output, for all samples of a run.
+    /// The shape of each value that is judged, for all samples of a run.
     pub fn outputs(&self) -> &[Vec<usize>] {
         &self.outputs
     }
@@ -186,9 +186,9 @@ impl Written {
         let mut tape = Tape::new(&mut model);
         tape.prefix = "loss".into();
         let (mut total, mut outputs) = (None, Vec::new());
-        for &output in plan.outputs {
-            outputs.push(check_output(&tape, output, plan.samples)?);
-            let loss = plan.loss.write(&mut tape, output);
+        for goal in plan.goals {
+            outputs.push(check_output(&tape, goal.value, plan.samples)?);
+            let loss = goal.write(&mut tape);
             total = Some(total.map_or(loss, |total| tape.add(total, loss)));
         }
         let loss = total.ok_or(TrainError::NoOutput)?;

@@ -3,6 +3,8 @@
 use rayon::prelude::*;
 
 use super::TrainError;
+use super::answers::Answers;
+use super::augment::{Augmentation, Drawn, blend};
 use super::loss::Loss;
 use crate::ir::{Model, Tensor, ValueId};
 use crate::runtime::{Runner, RuntimeError, Shared};
@@ -11,7 +13,7 @@ use crate::runtime::{Runner, RuntimeError, Shared};
 pub struct Lessons {
     /// For each sample, a tensor for each input of the model.
     pub inputs: Vec<Vec<Tensor>>,
-    /// For each output that is judged.
+    /// For each value that is judged.
     pub targets: Vec<Target>,
     /// What the loss of each sample cannot fall below, the entropy of its teacher: it is taken off. Empty where that is not
     /// known.
@@ -20,36 +22,58 @@ pub struct Lessons {
     pub rows: usize,
 }
 
-/// What is wanted of one output.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// What is wanted of one value.
+#[derive(Default)]
 pub struct Target {
     /// Probabilities, or wanted values, sample after sample; none without a teacher.
-    pub teacher: Option<Vec<f32>>,
+    pub teacher: Option<Answers>,
     /// The class of each position, sample after sample; negative where it is not known. None without labels.
     pub labels: Option<Vec<i64>>,
     /// The share of probability that labels leave to all classes alike.
     pub smoothing: f32,
 }
 
-/// What `teacher` gives for each sample, run in parallel: the elements of each of `outputs`, sample after sample. A sample
-/// of the teacher is what `inputs` gives for a number below `count`.
+/// What a teacher gives for one value: its shape for one sample, and the elements of all.
+pub struct Answer {
+    pub shape: Vec<usize>,
+    pub elements: Answers,
+}
+
+/// Samples that are asked of a teacher before their answers are written down.
+const AT_A_TIME: usize = 256;
+
+/// What `teacher` gives for each sample, run in parallel, of each of `values`. A sample of the teacher is what `inputs` gives
+/// for a number below `count`.
 pub fn ask(
     teacher: &Model,
-    outputs: &[ValueId],
+    values: &[ValueId],
     count: usize,
     inputs: impl Fn(usize) -> Vec<Tensor> + Sync,
-) -> Result<Vec<Vec<f32>>, TrainError> {
-    let runner = Runner::with_outputs(teacher, outputs)?;
-    let answers: Vec<Vec<Vec<f32>>> = (0..count)
-        .into_par_iter()
-        .map(|sample| {
-            let answers = runner.run(&inputs(sample))?.into_iter();
-            Ok(answers.map(|answer| answer.floats().map(|floats| floats.into_owned()).unwrap_or_default()).collect())
-        })
-        .collect::<Result<_, RuntimeError>>()?;
-    let mut all = vec![Vec::new(); outputs.len()];
-    for answer in answers {
-        all.iter_mut().zip(answer).for_each(|(all, answer)| all.extend(answer));
+) -> Result<Vec<Answer>, TrainError> {
+    let runner = Runner::with_outputs(teacher, values)?;
+    let mut all: Vec<Answer> = Vec::new();
+    for start in (0..count).step_by(AT_A_TIME) {
+        let samples = start..(start + AT_A_TIME).min(count);
+        let answers: Vec<Vec<Tensor>> =
+            samples.clone().into_par_iter().map(|sample| runner.run(&inputs(sample))).collect::<Result<_, _>>()?;
+        if all.is_empty() {
+            let zeros = |answer: &Tensor| -> Result<Answer, TrainError> {
+                let elements = Answers::zeros(answer.len() * count).map_err(TrainError::Answers)?;
+                Ok(Answer { shape: answer.shape().to_vec(), elements })
+            };
+            all = answers[0].iter().map(zeros).collect::<Result<_, _>>()?;
+        }
+        for (sample, answers) in samples.zip(&answers) {
+            for ((answer, all), &value) in answers.iter().zip(&mut all).zip(values) {
+                let output = || teacher.value(value).name.clone();
+                let floats =
+                    answer.floats().ok_or_else(|| TrainError::Output { output: output(), why: "it is no float" })?;
+                if answer.shape() != all.shape {
+                    return Err(TrainError::Output { output: output(), why: "its shape differs between samples" });
+                }
+                all.elements[sample * answer.len()..][..answer.len()].copy_from_slice(&floats);
+            }
+        }
     }
     Ok(all)
 }
@@ -76,24 +100,36 @@ impl Lessons {
         samples.iter().filter_map(|&sample| self.floor.get(sample)).sum()
     }
 
-    /// The inputs of a run on `samples`, filled up to `count` with copies that do not count, and then the targets.
+    /// The inputs of a run on `samples`, filled up to `count` with copies that do not count, and then the targets of each
+    /// loss, in values of these shapes. Samples are changed as in the epoch that is told.
     pub fn batch(
         &self,
         samples: &[usize],
         count: usize,
-        loss: Loss,
+        losses: &[Loss],
         shapes: &[Vec<usize>],
+        augmentation: Option<(&Augmentation, usize)>,
     ) -> Result<(Vec<Shared>, Vec<Shared>), RuntimeError> {
-        let filled: Vec<usize> = (0..count).map(|index| samples[index.min(samples.len() - 1)]).collect();
+        let drawn: Option<Vec<Drawn>> = augmentation.map(|(augmentation, epoch)| {
+            samples.iter().map(|&sample| augmentation.draw(epoch, sample, |index| &self.inputs[index][..])).collect()
+        });
+        let given = |index: usize| -> &[Tensor] {
+            let index = index.min(samples.len() - 1);
+            drawn.as_ref().map_or(&self.inputs[samples[index]], |drawn| &drawn[index].inputs)
+        };
         let columns = self.inputs[samples[0]].len();
         let inputs = (0..columns).map(|column| {
-            let parts: Vec<&Tensor> = filled.iter().map(|&sample| &self.inputs[sample][column]).collect();
+            let parts: Vec<&Tensor> = (0..count).map(|index| &given(index)[column]).collect();
             Shared::of(&stacked(&parts)?)
         });
         let inputs = inputs.collect::<Result<_, _>>()?;
+        let mixed: Vec<Option<(usize, f32)>> = match &drawn {
+            Some(drawn) => drawn.iter().map(|drawn| drawn.mixed).collect(),
+            None => vec![None; samples.len()],
+        };
         let mut targets = Vec::new();
-        for (target, shape) in self.targets.iter().zip(shapes) {
-            for tensor in target.tensors(samples, count, loss, shape) {
+        for ((target, shape), &loss) in self.targets.iter().zip(shapes).zip(losses) {
+            for tensor in target.tensors(samples, &mixed, count, loss, shape) {
                 targets.push(Shared::of(&tensor)?);
             }
         }
@@ -102,32 +138,55 @@ impl Lessons {
 }
 
 impl Target {
-    /// Both tensors of targets, of shape `shape` for `count` samples.
-    fn tensors(&self, samples: &[usize], count: usize, loss: Loss, shape: &[usize]) -> [Tensor; 2] {
+    /// Both tensors of targets, of shape `shape` for `count` samples, each of which may be mixed with another.
+    fn tensors(
+        &self,
+        samples: &[usize],
+        mixed: &[Option<(usize, f32)>],
+        count: usize,
+        loss: Loss,
+        shape: &[usize],
+    ) -> [Tensor; 2] {
         let all: usize = shape.iter().product();
         let (size, classes) = (all / count, shape[shape.len() - 1]);
-        let (mut first, mut second) = (vec![0f32; all], vec![0f32; all]);
-        for (index, &sample) in samples.iter().enumerate() {
-            let place = index * size..(index + 1) * size;
-            if let Some(teacher) = &self.teacher {
-                first[place.clone()].copy_from_slice(&teacher[sample * size..(sample + 1) * size]);
+        let mut tensors = [vec![0f32; all], vec![0f32; all]];
+        for (index, (&sample, mixed)) in samples.iter().zip(mixed).enumerate() {
+            let mut wanted = self.wanted(sample, size, loss, classes);
+            if let Some((partner, share)) = *mixed {
+                let other = self.wanted(partner, size, loss, classes);
+                wanted = [blend(&wanted[0], &other[0], share), blend(&wanted[1], &other[1], share)];
             }
-            match loss {
-                Loss::MeanSquare => second[place].fill(1.0),
-                Loss::Classes { .. } => {
-                    let Some(labels) = &self.labels else { continue };
+            for (tensor, wanted) in tensors.iter_mut().zip(wanted) {
+                tensor[index * size..(index + 1) * size].copy_from_slice(&wanted);
+            }
+        }
+        tensors.map(|elements| Tensor::from_vec(shape.to_vec(), elements))
+    }
+
+    /// What is wanted of one sample.
+    fn wanted(&self, sample: usize, size: usize, loss: Loss, classes: usize) -> [Vec<f32>; 2] {
+        let teacher = match &self.teacher {
+            Some(teacher) => teacher[sample * size..(sample + 1) * size].to_vec(),
+            None => vec![0.0; size],
+        };
+        let second = match loss {
+            Loss::MeanSquare | Loss::Cosine => vec![1.0; size],
+            Loss::Classes { .. } => {
+                let mut rows = vec![0.0; size];
+                if let Some(labels) = &self.labels {
                     let positions = size / classes;
                     let labels = &labels[sample * positions..(sample + 1) * positions];
-                    for (row, &label) in second[place].chunks_mut(classes).zip(labels) {
+                    for (row, &label) in rows.chunks_mut(classes).zip(labels) {
                         if let Some(label) = usize::try_from(label).ok().filter(|&label| label < classes) {
                             row.fill(self.smoothing / classes as f32);
                             row[label] += 1.0 - self.smoothing;
                         }
                     }
                 }
+                rows
             }
-        }
-        [first, second].map(|elements| Tensor::from_vec(shape.to_vec(), elements))
+        };
+        [teacher, second]
     }
 }
 
@@ -163,10 +222,24 @@ mod tests {
 
     #[test]
     fn samples_that_fill_up_a_run_do_not_count() {
-        let target = Target { teacher: Some(vec![0.1, 0.9, 0.6, 0.4]), labels: Some(vec![1, -1]), smoothing: 0.2 };
+        let target =
+            Target { teacher: Some(vec![0.1, 0.9, 0.6, 0.4].into()), labels: Some(vec![1, -1]), smoothing: 0.2 };
         let loss = Loss::Classes { alpha: 0.5, beta: 0.5, temperature: 1.0 };
-        let [teacher, labels] = target.tensors(&[0, 1], 3, loss, &[3, 2]);
+        let [teacher, labels] = target.tensors(&[0, 1], &[None, None], 3, loss, &[3, 2]);
         assert_eq!(*teacher.floats().unwrap(), [0.1, 0.9, 0.6, 0.4, 0.0, 0.0]);
         assert_eq!(*labels.floats().unwrap(), [0.1, 0.90000004, 0.0, 0.0, 0.0, 0.0]);
+    }
+    #[test]
+    fn what_is_wanted_is_mixed_as_samples_are() {
+        let target =
+            Target { teacher: Some(vec![0.2, 0.8, 0.6, 0.4].into()), labels: Some(vec![0, 1]), smoothing: 0.0 };
+        let loss = Loss::Classes { alpha: 0.5, beta: 0.5, temperature: 1.0 };
+        let [teacher, labels] = target.tensors(&[0], &[Some((1, 0.25))], 1, loss, &[1, 2]);
+        let near = |tensor: Tensor, expected: [f32; 2]| {
+            let floats = tensor.floats().unwrap().into_owned();
+            assert!(floats.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{floats:?}");
+        };
+        near(teacher, [0.3, 0.7]);
+        near(labels, [0.75, 0.25]);
     }
 }

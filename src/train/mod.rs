@@ -4,13 +4,16 @@
 //! - [`weights`] tells which constants are trained.
 //! - [`loss`] writes what is made small, and [`joint`] the graph of a whole step, which runs in the one runtime.
 //! - [`batch`] lets a model take any number of samples.
-//! - [`lessons`] are samples with what is wanted of them, labels or what a teacher says.
+//! - [`lessons`] are samples with what is wanted of them, labels or what a teacher says, its [`answers`]; [`augment`] changes
+//!   them at random.
 //! - [`optimizer`] and [`schedule`] turn gradients into steps; [`fit`] takes one, and [`course`] epochs of them, from a
 //!   [`checkpoint`] if need be.
 //!
 //! Law: samples go to threads in small groups whose number does not depend on the threads, and sums are taken in a fixed
 //! order, so that the same seed gives the same weights everywhere.
 
+pub mod answers;
+pub mod augment;
 pub mod batch;
 pub mod checkpoint;
 pub mod course;
@@ -23,6 +26,8 @@ pub mod optimizer;
 pub mod schedule;
 pub mod weights;
 
+pub use answers::Answers;
+pub use augment::Augmentation;
 pub use batch::open_batch;
 pub use checkpoint::Checkpoint;
 pub use course::{Course, Epoch, Settings, Watch, train};
@@ -30,7 +35,7 @@ pub use fit::Fit;
 pub use gradient::{GradientError, gradient};
 pub use joint::{Joint, Plan};
 pub use lessons::{Lessons, Target};
-pub use loss::Loss;
+pub use loss::{Goal, Loss};
 pub use optimizer::Optimizer;
 pub use schedule::Schedule;
 pub use weights::Weight;
@@ -52,6 +57,8 @@ pub enum TrainError {
     NoWeights,
     #[error("input `{0}` has a default, or more inputs than samples have; make it a constant, or leave it out")]
     Default(String),
+    #[error("what the teacher says finds no place on disk: {0}")]
+    Answers(std::io::Error),
     #[error("checkpoint `{}`: {why}", file.display())]
     Checkpoint { file: std::path::PathBuf, why: String },
     #[error(

@@ -17,6 +17,7 @@ mod normalization;
 pub(crate) mod operators;
 mod pool;
 mod product;
+mod quantization;
 mod reduction;
 mod resize;
 mod softmax;
@@ -157,7 +158,7 @@ fn name_of(model: &Model, node: NodeId) -> String {
 struct Way {
     /// In execution order.
     nodes: Vec<NodeId>,
-    /// What depends on what is trained, and is a float.
+    /// What depends on what is trained, and is a float or a level that stands for one.
     dependent: HashSet<ValueId>,
 }
 
@@ -175,9 +176,11 @@ impl Way {
         let mut nodes = Vec::new();
         for node in model.nodes_of(model.main).filter(|node| needed.contains(node)) {
             if !table::is_constant(model, node) && reads(model, node).any(|value| dependent.contains(&value)) {
-                // Integers and truth values are constant wherever they do not jump.
-                let is_float = |value: &ValueId| tape.known(*value).is_none_or(|(dtype, _)| dtype.is_float());
-                let results: Vec<_> = model.node(node).outputs.iter().flatten().copied().filter(is_float).collect();
+                // Integers and truth values are constant wherever they do not jump. Levels change with what they stand for.
+                let changes = |value: &ValueId| {
+                    table::gives_levels(model, node) || tape.known(*value).is_none_or(|(dtype, _)| dtype.is_float())
+                };
+                let results: Vec<_> = model.node(node).outputs.iter().flatten().copied().filter(changes).collect();
                 if !results.is_empty() {
                     dependent.extend(results);
                     nodes.push(node);

@@ -31,6 +31,7 @@ ops! {
     }
     ReduceMax [BASE, LATEST] (x: ValueId, axes: Option<ValueId>) { keepdims: i64 = 1, noop_with_empty_axes: i64 = 0 }
     ReduceMin [BASE, LATEST] (x: ValueId, axes: Option<ValueId>) { keepdims: i64 = 1, noop_with_empty_axes: i64 = 0 }
+    ReduceProd [BASE, LATEST] (x: ValueId, axes: Option<ValueId>) { keepdims: i64 = 1, noop_with_empty_axes: i64 = 0 }
     ReduceSumSquare [BASE, LATEST] (x: ValueId, axes: Option<ValueId>) {
         keepdims: i64 = 1,
         noop_with_empty_axes: i64 = 0,

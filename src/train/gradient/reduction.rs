@@ -1,7 +1,9 @@
 //! Reductions.
 
 use super::arithmetic::equal;
-use super::operators::{ReduceL1, ReduceL2, ReduceLogSum, ReduceLogSumExp, ReduceMax, ReduceMin, ReduceSumSquare};
+use super::operators::{
+    ReduceL1, ReduceL2, ReduceLogSum, ReduceLogSumExp, ReduceMax, ReduceMin, ReduceProd, ReduceSumSquare,
+};
 use super::tape::{Tape, reduced};
 use super::{Gradients, Refusal, Site};
 use crate::ir::ValueId;
@@ -86,6 +88,30 @@ pub(super) fn log_sum_exp(tape: &mut Tape, site: &Site) -> Result<Gradients, Ref
     let difference = tape.sub(x, y);
     let share = tape.map(Exp { x: difference });
     Ok(vec![Some(tape.mul(share, dy))])
+}
+
+/// dy times the product of all others: with p, the product of all that are not zero, p / x where no other is zero, else 0;
+/// of a single zero, p
+pub(super) fn product(tape: &mut Tape, site: &Site) -> Result<Gradients, Refusal> {
+    let (dy, ReduceProd { x, axes, noop_with_empty_axes, .. }) = (site.dy()?, site.view(tape)?);
+    let axes = read_axes(tape, x, axes, noop_with_empty_axes)?;
+    let dy = kept(tape, dy, x, &axes);
+    let zero = tape.scalar(0.0, x);
+    let is_zero = equal(tape, x, zero);
+    let filled = tape.add(x, is_zero);
+    let named = tape.ints(&axes.iter().map(|&axis| axis as i64).collect::<Vec<_>>());
+    let shape = tape.shape(dy);
+    let dtype = tape.dtype(x);
+    let all = ReduceProd { x: filled, axes: Some(named), keepdims: 1, noop_with_empty_axes: 1 };
+    let all = tape.write(all, dtype, shape);
+    let zeros = tape.sum(is_zero, &axes, true);
+    let other_zeros = tape.sub(zeros, is_zero);
+    let stop = tape.sign(other_zeros);
+    let one = tape.scalar(1.0, x);
+    let goes = tape.sub(one, stop);
+    let others = tape.div(all, filled);
+    let slope = tape.mul(others, goes);
+    Ok(vec![Some(tape.mul(slope, dy))])
 }
 
 /// x·2·dy

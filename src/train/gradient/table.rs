@@ -1,8 +1,8 @@
 //! The table of gradients: one arm for each operator.
 
 use super::{
-    Arm, activation, arithmetic, convolution, indexing, layout, normalization, pool, product, reduction, resize,
-    softmax,
+    Arm, activation, arithmetic, convolution, indexing, layout, normalization, pool, product, quantization, reduction,
+    resize, softmax,
 };
 use crate::ir::{Model, NodeId};
 
@@ -20,6 +20,7 @@ pub(super) const TABLE: &[(&str, Arm)] = &[
     ("ConvTranspose", convolution::conv_transpose),
     ("Cos", arithmetic::cos),
     ("DepthToSpace", layout::depth_to_space),
+    ("DequantizeLinear", quantization::dequantize),
     ("Div", arithmetic::div),
     ("Dropout", layout::dropout),
     ("Einsum", product::einsum),
@@ -54,6 +55,7 @@ pub(super) const TABLE: &[(&str, Arm)] = &[
     ("PRelu", activation::prelu),
     ("Pad", layout::pad),
     ("Pow", arithmetic::pow),
+    ("QuantizeLinear", quantization::quantize),
     ("RMSNormalization", normalization::root_mean_square),
     ("Reciprocal", arithmetic::reciprocal),
     ("ReduceL1", reduction::l1),
@@ -63,6 +65,7 @@ pub(super) const TABLE: &[(&str, Arm)] = &[
     ("ReduceMax", reduction::max),
     ("ReduceMean", reduction::mean),
     ("ReduceMin", reduction::min),
+    ("ReduceProd", reduction::product),
     ("ReduceSum", reduction::sum),
     ("ReduceSumSquare", reduction::sum_square),
     ("Relu", activation::relu),
@@ -98,6 +101,12 @@ pub(super) fn arm(model: &Model, node: NodeId) -> Option<Arm> {
     let node = model.node(node);
     let index = TABLE.binary_search_by(|(op, _)| (*op).cmp(&node.op)).ok()?;
     node.domain.is_empty().then_some(TABLE[index].1)
+}
+
+/// Whether results of `node` are integers that stand for floats, so that gradients go through them.
+pub(super) fn gives_levels(model: &Model, node: NodeId) -> bool {
+    let node = model.node(node);
+    node.domain.is_empty() && node.op == "QuantizeLinear"
 }
 
 /// Whether the loss does not depend on what `node` reads, as far as derivatives tell.

@@ -29,6 +29,7 @@ pub const CASES: &[(&str, Make)] = &[
         let mode = if d.coin() { "DCR" } else { "CRD" };
         Case::of(vec![d.trained(&[1, 8, 2, 1])]).int("blocksize", 2).text("mode", mode)
     }),
+    ("DequantizeLinear", dequantize_linear),
     ("Div", |d| {
         let shape = d.shape(3);
         let other = d.narrower(&shape);
@@ -105,6 +106,7 @@ pub const CASES: &[(&str, Make)] = &[
     ("ReduceMax", |d| reduction(d, |d, shape| d.apart(shape, 1.0)).kinked()),
     ("ReduceMean", |d| reduction(d, |d, shape| d.trained(shape))),
     ("ReduceMin", |d| reduction(d, |d, shape| d.apart(shape, 1.0)).kinked()),
+    ("ReduceProd", |d| reduction(d, |d, shape| d.trained(shape))),
     ("ReduceSum", |d| reduction(d, |d, shape| d.trained(shape))),
     ("ReduceSumSquare", |d| reduction(d, |d, shape| d.trained(shape))),
     ("Relu", kinked),
@@ -386,6 +388,21 @@ fn max_pool(d: &mut Draw) -> Case {
         .ints("strides", strides)
         .ints("pads", pads)
         .kinked()
+}
+
+fn dequantize_linear(d: &mut Draw) -> Case {
+    let shape = [2, d.int(2, 4), d.int(1, 3)];
+    let levels = (0..shape.iter().product()).map(|_| d.int(0, 255) as u8).collect();
+    let levels = Operand::Fixed(Tensor::from_vec::<u8>(shape.to_vec(), levels));
+    let (axis, zero_point) = (d.int(0, 2), d.int(0, 255) as u8);
+    match d.coin() {
+        true => Case::of(vec![levels, d.positive(&[]), Operand::Fixed(Tensor::scalar(zero_point))]),
+        false => {
+            let zero_points = (0..shape[axis]).map(|channel| zero_point / (1 + channel as u8)).collect();
+            let zero_points = Operand::Fixed(Tensor::from_vec::<u8>(vec![shape[axis]], zero_points));
+            Case::of(vec![levels, d.positive(&[shape[axis]]), zero_points]).int("axis", axis as i64 - 3)
+        }
+    }
 }
 
 fn layer_normalization(d: &mut Draw) -> Case {

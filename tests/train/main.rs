@@ -1,5 +1,10 @@
 //! Training as a whole: whole networks against PyTorch's numbers, and what holds for any run.
 
+mod course;
+mod interrupts;
+mod options;
+mod qat;
+
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +21,7 @@ use onnxshrink::passes;
 use onnxshrink::runtime::Runner;
 use onnxshrink::train::optimizer::Updates;
 use onnxshrink::train::weights::{separate, weights};
-use onnxshrink::train::{Fit, Joint, Lessons, Loss, Optimizer, Plan, Target};
+use onnxshrink::train::{Fit, Goal, Joint, Lessons, Loss, Optimizer, Plan, Target};
 
 /// The zoo; none, and a line that says so, where it is absent.
 fn zoo() -> Option<PathBuf> {
@@ -45,12 +50,12 @@ fn losses(file: &Path, steps: usize) -> Vec<f64> {
         floor: vec![],
         rows: data.sample(0)[0].shape()[0],
     };
-    let outputs = model.graph(model.main).outputs.clone();
+    let outputs = model.graph(model.main).outputs.iter();
+    let goals: Vec<Goal> = outputs.map(|&value| Goal { value, loss: Loss::MeanSquare, weight: 1.0 }).collect();
     let plan = Plan {
         model: &model,
         weights: &trained,
-        outputs: &outputs,
-        loss: Loss::MeanSquare,
+        goals: &goals,
         batch_statistics: false,
         sample: &lessons.inputs[0],
         samples: 1,
@@ -140,6 +145,7 @@ struct Distilled {
     bytes: Vec<u8>,
     /// What was told of each epoch.
     log: Vec<serde_json::Value>,
+    notes: Vec<String>,
     training_graph: Option<Model>,
 }
 
@@ -154,8 +160,8 @@ fn distilled(student: &Model, options: &str, threads: usize, prepare: impl FnOnc
         cx.observers.push(Box::new(Verify));
         prepare(&mut cx);
         run(&mut model, &format!("distill({options})"), &mut cx);
-        let (log, training_graph) = (cx.reports[0].log.clone(), cx.training_graph.take());
-        Distilled { bytes: onnx::encode(&model).unwrap(), log, training_graph }
+        let (log, notes) = (cx.reports[0].log.clone(), cx.reports[0].notes.clone());
+        Distilled { bytes: onnx::encode(&model).unwrap(), log, notes, training_graph: cx.training_graph.take() }
     })
 }
 

@@ -2,23 +2,27 @@
 
 use std::sync::Arc;
 
-use super::{Distill, Judged};
+use super::hints::Scaffold;
+use super::{Judged, Recipe, failed};
 use crate::data::Dataset;
 use crate::ir::{Model, Tensor, ValueId};
 use crate::measure::Pairing;
 use crate::pass::{Context, PassError};
 use crate::train::joint::logits;
-use crate::train::lessons::{ask, entropy, soften};
-use crate::train::{Lessons, Loss, Target};
+use crate::train::lessons::{Answer, ask, entropy, soften};
+use crate::train::{Goal, Lessons, Loss, Target};
 
 pub(super) struct Lesson {
     pub lessons: Lessons,
-    /// The values of the student that are judged: outputs, or what lies before their Softmax.
-    pub outputs: Vec<ValueId>,
-    pub loss: Loss,
+    /// The values of the student that are judged: outputs, or what lies before their Softmax, and then what gets hints.
+    pub goals: Vec<Goal>,
+    /// What was added to the student to be taken off again.
+    pub scaffold: Scaffold,
 }
 
-pub(super) fn lesson(options: &Distill, student: &Model, cx: &mut Context) -> Result<Lesson, PassError> {
+pub(super) fn lesson(recipe: &Recipe, student: &mut Model, cx: &mut Context) -> Result<Lesson, PassError> {
+    let objective = &recipe.objective;
+    objective.check()?;
     let data = cx.data.clone().ok_or_else(|| PassError("it needs samples; give a file with `--data`".into()))?;
     // A model that nothing is told of learns from what it was.
     let original = cx.original.clone().unwrap_or_else(|| Arc::new(student.clone()));
@@ -35,20 +39,23 @@ pub(super) fn lesson(options: &Distill, student: &Model, cx: &mut Context) -> Re
         pairing.output_places().iter().map(|&place| outputs[place]).collect()
     };
     let (ours, theirs) = (of(student, &to_student), of(&teacher, &to_teacher));
+    if objective.output_weights.len() > ours.len() {
+        let (given, count) = (objective.output_weights.len(), ours.len());
+        return Err(PassError(format!("`output-weights` has {given} numbers, but the model has {count} outputs")));
+    }
     let has_labels = data.labels().classes.is_some();
     let ends_in_softmax = theirs.iter().any(|&output| logits(&teacher, output) != output);
-    let is_classes = match options.loss {
-        Judged::Auto => has_labels || ends_in_softmax,
-        Judged::Classes => true,
-        Judged::MeanSquare => false,
+    let loss = match objective.judged {
+        Judged::Auto if has_labels || ends_in_softmax => objective.classes(has_labels),
+        Judged::Classes => objective.classes(has_labels),
+        Judged::Auto | Judged::MeanSquare => Loss::MeanSquare,
+        Judged::Cosine => Loss::Cosine,
     };
-    let loss = if is_classes { options.classes(has_labels) } else { Loss::MeanSquare };
-    if let Loss::Classes { alpha: 0.0, .. } = loss
-        && !has_labels
-    {
+    let is_classes = matches!(loss, Loss::Classes { .. });
+    if objective.alpha == 0.0 && !has_labels {
         return Err(PassError("with `alpha=0` it learns from labels, and the samples have none (`y`)".into()));
     }
-    if loss == Loss::MeanSquare && options.alpha == 0.0 {
+    if objective.alpha == 0.0 && !is_classes {
         return Err(PassError("with `alpha=0` it learns from labels, which are classes".into()));
     }
     let before = |model: &Model, outputs: &[ValueId]| -> Vec<ValueId> {
@@ -56,30 +63,45 @@ pub(super) fn lesson(options: &Distill, student: &Model, cx: &mut Context) -> Re
     };
     let (ours, theirs) = (before(student, &ours), before(&teacher, &theirs));
 
-    let asks = !matches!(loss, Loss::Classes { alpha: 0.0, .. });
-    let answers = match asks {
-        true => ask(&teacher, &theirs, data.len(), |index| to_teacher.inputs(&data.sample(index))).map_err(failed)?,
-        false => vec![Vec::new(); theirs.len()],
+    let weight = |index: usize| objective.output_weights.get(index).map_or(1.0, |&weight| weight as f32);
+    let mut goals: Vec<Goal> =
+        ours.iter().enumerate().map(|(index, &value)| Goal { value, loss, weight: weight(index) }).collect();
+    let mut teacher = Model::clone(&teacher);
+    let samples = [to_student.inputs(&data.sample(0)), to_teacher.inputs(&data.sample(0))];
+    let (scaffold, hinted) = Scaffold::build(&recipe.hints, student, &mut teacher, &samples, cx.seed)?;
+    let asked_outputs: &[ValueId] = if objective.alpha == 0.0 { &[] } else { &theirs };
+    let asked: Vec<ValueId> = asked_outputs.iter().copied().chain(hinted.iter().map(|(_, theirs)| *theirs)).collect();
+    let mut answers: Vec<Option<Answer>> = match asked.is_empty() {
+        true => Vec::new(),
+        false => {
+            let inputs = |index: usize| to_teacher.inputs(&data.sample(index));
+            ask(&teacher, &asked, data.len(), inputs).map_err(failed)?.into_iter().map(Some).collect()
+        }
     };
-    let targets = answers.into_iter().enumerate().map(|(index, answers)| Target {
-        teacher: asks.then_some(answers),
+    let of_hints = answers.split_off(asked_outputs.len());
+    answers.resize_with(theirs.len(), || None);
+    goals.extend(hinted.iter().map(|(goal, _)| *goal));
+    let targets = answers.into_iter().chain(of_hints).enumerate().map(|(index, answer)| Target {
+        teacher: answer.map(|answer| answer.elements),
         // Labels are those of the first output.
         labels: if index == 0 && is_classes { labels(&data) } else { None },
-        smoothing: options.label_smoothing as f32,
+        smoothing: objective.label_smoothing as f32,
     });
     let targets = targets.collect();
-    Ok(Lesson { lessons: Lessons { inputs, targets, floor: Vec::new(), rows: data.batch() }, outputs: ours, loss })
+    let lessons = Lessons { inputs, targets, floor: Vec::new(), rows: data.batch() };
+    Ok(Lesson { lessons, goals, scaffold })
 }
 
-/// Turns what the teacher says into probabilities and looks whether all fits outputs of these shapes, for so many samples.
+/// Turns what the teacher says of classes into probabilities, and looks whether all fits values of these shapes, for so many
+/// samples.
 pub(super) fn complete(
     lessons: &mut Lessons,
-    loss: Loss,
+    goals: &[Goal],
     shapes: &[Vec<usize>],
     samples: usize,
 ) -> Result<(), PassError> {
     let count = lessons.inputs.len();
-    for (index, (target, shape)) in lessons.targets.iter_mut().zip(shapes).enumerate() {
+    for (index, ((target, shape), goal)) in lessons.targets.iter_mut().zip(shapes).zip(goals).enumerate() {
         let (size, classes) = (shape.iter().product::<usize>() / samples, shape[shape.len() - 1]);
         if let Some(teacher) = &mut target.teacher {
             if teacher.len() != size * count {
@@ -88,11 +110,12 @@ pub(super) fn complete(
                     "output {index} of the model has {found} elements for a sample, but the teacher's has {count}"
                 )));
             }
-            if let Loss::Classes { alpha, temperature, .. } = loss {
+            if let Loss::Classes { alpha, temperature, .. } = goal.loss {
                 soften(teacher, classes, temperature);
                 let entropies = entropy(teacher, classes);
                 let positions = size / classes;
-                let factor = f64::from(alpha * temperature * temperature) / positions as f64 * lessons.rows as f64;
+                let factor = alpha * temperature * temperature * goal.weight;
+                let factor = f64::from(factor) / positions as f64 * lessons.rows as f64;
                 lessons.floor.resize(count, 0.0);
                 let samples = entropies.chunks(positions).zip(&mut lessons.floor);
                 samples.for_each(|(of_sample, floor)| *floor += factor * of_sample.iter().sum::<f64>());
@@ -111,8 +134,4 @@ fn labels(data: &Dataset) -> Option<Vec<i64>> {
     let classes = data.labels().classes.as_ref()?;
     let rows = (0..data.len()).flat_map(|index| data.label_rows(index));
     Some(rows.flat_map(|row| classes.row(row).iter().copied()).collect())
-}
-
-pub(super) fn failed(error: impl std::fmt::Display) -> PassError {
-    PassError(error.to_string())
 }

@@ -1,0 +1,169 @@
+//! Hints: what lies inside of the teacher is learned, too.
+//!
+//! A value of the student comes near to one of the teacher (FitNets: Romero and others, 2015), through a learned projection
+//! where their widths differ; or the places that both attend to are alike (Zagoruyko and Komodakis, 2017).
+
+use super::failed;
+use crate::data::Random;
+use crate::ir::op::{Add, Conv, Div, Flatten, MatMul, Mul, ReduceSum, Sqrt};
+use crate::ir::{Model, Tensor, ValueId};
+use crate::pass::PassError;
+use crate::runtime::Runner;
+use crate::train::{Goal, Loss, Weight};
+
+/// Two values that are to be alike, by their names.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::passes) struct Hint {
+    pub student: String,
+    pub teacher: String,
+    pub weight: f64,
+    /// Whether only where the values are large counts, summed over channels.
+    pub attention: bool,
+}
+
+impl Hint {
+    /// `name`, which both models have, or `student=teacher`.
+    pub fn parse(text: &str, weight: f64, attention: bool) -> Hint {
+        let (student, teacher) = text.split_once('=').unwrap_or((text, text));
+        Hint { student: student.trim().into(), teacher: teacher.trim().into(), weight, attention }
+    }
+}
+
+/// What keeps the norm of a map of zeros from dividing by zero.
+const NORM: f32 = 1e-12;
+
+/// The stream of random numbers that projections start from.
+const PROJECTION: u64 = 1 << 34;
+
+/// What is added to a student while it learns: values that nothing reads, computed for hints alone.
+#[derive(Default)]
+pub(super) struct Scaffold {
+    values: Vec<ValueId>,
+    /// Projections, which are trained.
+    projections: Vec<ValueId>,
+    constants: Vec<ValueId>,
+}
+
+impl Scaffold {
+    /// Adds to both models what their values are compared by. Returns what is judged, and the teacher's value for it.
+    pub fn build(
+        hints: &[Hint],
+        student: &mut Model,
+        teacher: &mut Model,
+        samples: &[Vec<Tensor>; 2],
+        seed: u64,
+    ) -> Result<(Scaffold, Vec<(Goal, ValueId)>), PassError> {
+        let (mut scaffold, mut goals) = (Scaffold::default(), Vec::new());
+        if hints.is_empty() {
+            return Ok((scaffold, goals));
+        }
+        let find = |model: &Model, name: &str, what: &str| {
+            let mut values = model.all_values().filter(|(_, value)| value.graph == model.main && value.name == name);
+            let found = values.find(|(id, _)| model.producer(*id).is_some());
+            found
+                .map(|(id, _)| id)
+                .ok_or_else(|| PassError(format!("the {what} computes no value `{name}` to give hints by")))
+        };
+        let ours = hints.iter().map(|hint| find(student, &hint.student, "student")).collect::<Result<Vec<_>, _>>()?;
+        let theirs = hints.iter().map(|hint| find(teacher, &hint.teacher, "teacher")).collect::<Result<Vec<_>, _>>()?;
+        let shapes = |model: &Model, values: &[ValueId], sample: &[Tensor]| -> Result<Vec<Vec<usize>>, PassError> {
+            let results = Runner::with_outputs(model, values).and_then(|runner| runner.run(sample)).map_err(failed)?;
+            Ok(results.iter().map(|result| result.shape().to_vec()).collect())
+        };
+        let our_shapes = shapes(student, &ours, &samples[0])?;
+        let their_shapes = shapes(teacher, &theirs, &samples[1])?;
+        let mut random = Random::new(seed, PROJECTION);
+        for (index, hint) in hints.iter().enumerate() {
+            let (value, wanted) = (ours[index], theirs[index]);
+            let (from, to) = (&our_shapes[index], &their_shapes[index]);
+            let unlike = |why: &str| {
+                let Hint { student, teacher, .. } = hint;
+                PassError(format!("`{student}` {from:?} cannot be like the teacher's `{teacher}` {to:?}: {why}"))
+            };
+            let (value, wanted) = if hint.attention {
+                if from.len() != 4 || to.len() != 4 || from[2..] != to[2..] {
+                    return Err(unlike("attention is compared between images of one size, [N, C, H, W]"));
+                }
+                (scaffold.attention(student, value), Scaffold::default().attention(teacher, wanted))
+            } else if from == to {
+                (value, wanted)
+            } else {
+                let axis = if from.len() == 4 { 1 } else { from.len().saturating_sub(1) };
+                let others = |shape: &[usize]| [&shape[..axis], &shape[axis + 1..]].concat();
+                if from.len() < 2 || from.len() != to.len() || others(from) != others(to) {
+                    return Err(unlike("they differ in more than their width"));
+                }
+                (scaffold.projected(student, value, from.len() == 4, [from[axis], to[axis]], &mut random), wanted)
+            };
+            goals.push((Goal { value, loss: Loss::MeanSquare, weight: hint.weight as f32 }, wanted));
+        }
+        Ok((scaffold, goals))
+    }
+
+    /// The sum of squares over channels, `[N, H·W]`, of the norm 1.
+    fn attention(&mut self, model: &mut Model, x: ValueId) -> ValueId {
+        let main = model.main;
+        let axes = model.add_constant(main, "hint.channels", Tensor::from_ints(&[1]));
+        let tiny = model.add_constant(main, "hint.tiny", Tensor::scalar(NORM));
+        let sum = |x: ValueId, keepdims: i64| ReduceSum { x, axes: Some(axes), keepdims, noop_with_empty_axes: 0 };
+        let squares = model.append(main, "hint.squares", Mul { a: x, b: x });
+        let map = model.append(main, "hint.map", sum(squares, 0));
+        let map = model.append(main, "hint.row", Flatten { x: map, axis: 1 });
+        let squares = model.append(main, "hint.squares", Mul { a: map, b: map });
+        let norm = model.append(main, "hint.norm", sum(squares, 1));
+        let norm = model.append(main, "hint.norm", Add { a: norm, b: tiny });
+        let norm = model.append(main, "hint.norm", Sqrt { x: norm });
+        let value = model.append(main, "hint.attention", Div { a: map, b: norm });
+        self.values.push(value);
+        self.constants.extend([axes, tiny]);
+        value
+    }
+
+    /// A linear map of random numbers, along the channels of images and the last axis of others.
+    fn projected(
+        &mut self,
+        model: &mut Model,
+        x: ValueId,
+        is_image: bool,
+        [from, to]: [usize; 2],
+        random: &mut Random,
+    ) -> ValueId {
+        let size = 1.0 / (from as f32).sqrt();
+        let elements: Vec<f32> = (0..from * to).map(|_| random.normal() * size).collect();
+        let shape = if is_image { vec![to, from, 1, 1] } else { vec![from, to] };
+        let w = model.add_constant(model.main, "hint.projection", Tensor::from_vec(shape, elements));
+        let value = match is_image {
+            true => {
+                let conv = Conv {
+                    x,
+                    w,
+                    b: None,
+                    auto_pad: "NOTSET".into(),
+                    dilations: vec![],
+                    group: 1,
+                    kernel_shape: vec![],
+                    pads: vec![],
+                    strides: vec![],
+                };
+                model.append(model.main, "hint.projected", conv)
+            }
+            false => model.append(model.main, "hint.projected", MatMul { a: x, b: w }),
+        };
+        self.values.push(value);
+        self.projections.push(w);
+        self.constants.push(w);
+        value
+    }
+
+    pub fn weights(&self) -> impl Iterator<Item = Weight> {
+        self.projections.iter().map(|&value| Weight { value, decays: true })
+    }
+
+    /// Takes it off again.
+    pub fn remove(self, model: &mut Model) {
+        for value in self.values {
+            model.sweep(model.producer(value).expect("it was added as a node"));
+        }
+        self.constants.into_iter().for_each(|constant| model.remove_constant(constant));
+    }
+}

@@ -1,0 +1,244 @@
+//! What the passes that train have in common. [`teach`] gets [`lessons`] from the samples, labels and teacher of the context,
+//! adds [`hints`] of what lies inside of the teacher, holds a part of the samples back, [changes](augment) the others at
+//! random, goes on from checkpoints, and tells of every epoch.
+
+pub(super) mod augment;
+pub(super) mod hints;
+mod lessons;
+
+use std::hash::{DefaultHasher, Hasher};
+use std::sync::atomic::Ordering;
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::analysis::{Cost, FixedSizes, Shapes};
+use crate::data::Random;
+use crate::ir::{Model, Tensor};
+use crate::pass::{Context, PassError};
+use crate::train::joint::can_stack;
+use crate::train::{Checkpoint, Epoch, Fit, Joint, Lessons, Loss, Plan, Settings, Watch, Weight, train};
+use augment::Changes;
+use hints::Hint;
+use lessons::{Lesson, complete, lesson};
+
+/// One run is to be worth so many multiply-accumulates: below, starting it takes longer than computing it.
+const RUN: u64 = 4_000_000;
+
+/// The multiply-accumulates that moving the gradient of one weight is worth.
+const MOVE: u64 = 16;
+
+/// A step is at least so many runs, for as many threads.
+const RUNS: usize = 4;
+
+/// The stream of random numbers that chooses held-back samples.
+const HELD_BACK: u64 = 1 << 32;
+
+/// How a model is taught.
+pub(super) struct Recipe {
+    pub settings: Settings,
+    pub objective: Objective,
+    pub hints: Vec<Hint>,
+    pub changes: Changes,
+    /// The share of samples that is held back to judge epochs.
+    pub validation: f64,
+    /// Whether normalizations over the batch take mean and variance of the batch.
+    pub batch_statistics: bool,
+    /// The options of the pass: they tell one training from others.
+    pub options: String,
+}
+
+/// What is learned.
+pub(super) struct Objective {
+    pub judged: Judged,
+    /// How much the teacher and the labels count.
+    pub alpha: f64,
+    pub beta: f64,
+    pub temperature: f64,
+    pub label_smoothing: f64,
+    /// How much each output counts, in the order of the original; 1 where nothing is said.
+    pub output_weights: Vec<f64>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Judged {
+    /// Classes where there are labels, or where the teacher's output is a Softmax; else the mean square error.
+    #[default]
+    Auto,
+    /// The output is a score for each class along its last axis.
+    Classes,
+    /// The output is a value, or several, to be met.
+    MeanSquare,
+    /// The output is a direction along its last axis, an embedding: its length says nothing.
+    Cosine,
+}
+
+impl Objective {
+    /// Refuses numbers that mean nothing.
+    pub fn check(&self) -> Result<(), PassError> {
+        refuse_unless(self.temperature > 0.0, "`temperature` is not above 0")?;
+        refuse_unless(self.alpha >= 0.0 && self.beta >= 0.0, "`alpha` and `beta` are not below 0")?;
+        refuse_unless(self.alpha + self.beta > 0.0, "`alpha` and `beta` are both 0: there is nothing to learn")?;
+        refuse_unless((0.0..1.0).contains(&self.label_smoothing), "`label-smoothing` is a share below 1")?;
+        refuse_unless(self.output_weights.iter().all(|&weight| weight >= 0.0), "`output-weights` are not below 0")
+    }
+
+    fn classes(&self, has_labels: bool) -> Loss {
+        let beta = if has_labels { self.beta } else { 0.0 };
+        Loss::Classes { alpha: self.alpha as f32, beta: beta as f32, temperature: self.temperature as f32 }
+    }
+}
+
+/// The refusal of options that mean nothing.
+pub(super) fn refuse_unless(holds: bool, why: &str) -> Result<(), PassError> {
+    if holds { Ok(()) } else { Err(PassError(why.into())) }
+}
+
+/// Trains the weights `trained` of `model`, and writes them into it.
+pub(super) fn teach(
+    model: &mut Model,
+    mut trained: Vec<Weight>,
+    recipe: &Recipe,
+    cx: &mut Context,
+) -> Result<(), PassError> {
+    let count = trained.len();
+    let Lesson { mut lessons, goals, scaffold } = lesson(recipe, model, cx)?;
+    trained.extend(scaffold.weights());
+    let sample = lessons.inputs[0].clone();
+    let samples = samples_of_a_run(model, &sample, recipe);
+    let plan = Plan {
+        model,
+        weights: &trained,
+        goals: &goals,
+        batch_statistics: recipe.batch_statistics,
+        sample: &sample,
+        samples,
+    };
+    let joint = Joint::new(&plan).map_err(failed)?;
+    complete(&mut lessons, &goals, joint.outputs(), samples)?;
+    if cx.wants_training_graph {
+        cx.training_graph = Some(Joint::graph(&plan).map_err(failed)?);
+    }
+    let [judged, learned] = split(lessons.inputs.len(), recipe.validation, cx.seed);
+    let augmentation = recipe.changes.augmentation(model, &sample, &learned, cx.seed)?;
+    if augmentation.as_ref().is_some_and(|augmentation| augmentation.mixup > 0.0) {
+        // The entropy of what two samples want together is another.
+        lessons.floor.clear();
+    }
+    let identity = identity(recipe, &plan, &lessons, cx.seed);
+    let mut fit = Fit::new(joint, &plan, &lessons).map_err(failed)?;
+    if let Some(augmentation) = augmentation {
+        fit.augment(augmentation);
+    }
+
+    cx.finish.store(false, Ordering::Relaxed);
+    let checkpoint = cx.checkpoints.as_ref().map(|folder| Checkpoint::new(folder, identity));
+    let checkpoint = checkpoint.transpose().map_err(failed)?;
+    let mut watch = Told { cx, loss: None };
+    let course =
+        train(&mut fit, &recipe.settings, &learned, &judged, checkpoint.as_ref(), &mut watch).map_err(failed)?;
+    let Told { cx, .. } = watch;
+    fit.write(model).map_err(failed)?;
+    scaffold.remove(model);
+    cx.applied("train a weight", count);
+    course.notes.into_iter().for_each(|note| cx.note(note));
+    if let Some(best) = course.epochs.iter().rev().find(|epoch| epoch.best) {
+        let (epoch, samples) = (best.epoch, learned.len());
+        cx.note(match (best.accuracy, best.validation_loss) {
+            (Some(accuracy), Some(loss)) => format!(
+                "learned from {samples} samples; kept epoch {epoch}: loss {loss:.4}, accuracy {accuracy:.4} on {} held back",
+                judged.len()
+            ),
+            (None, Some(loss)) => {
+                format!("learned from {samples} samples; kept epoch {epoch}: loss {loss:.4} on {} held back", judged.len())
+            }
+            _ => format!("learned from {samples} samples; loss {:.4} in the last epoch", best.loss),
+        });
+    }
+    Ok(())
+}
+
+/// The samples that judge, and those that are learned from.
+fn split(count: usize, share: f64, seed: u64) -> [Vec<usize>; 2] {
+    let held_back = ((count as f64 * share).round() as usize).min(count - 1);
+    let order = Random::new(seed, HELD_BACK).permutation(count);
+    let (judged, learned) = order.split_at(held_back);
+    [judged, learned].map(|part| {
+        let mut part = part.to_vec();
+        part.sort_unstable();
+        part
+    })
+}
+
+/// How many samples one run takes: from sizes alone, so that results do not depend on the machine.
+fn samples_of_a_run(model: &Model, sample: &[Tensor], recipe: &Recipe) -> usize {
+    if !can_stack(model) || sample.iter().any(|tensor| tensor.rank() == 0) {
+        return 1;
+    }
+    let inputs = model.graph(model.main).inputs.iter().zip(sample);
+    let sizes =
+        FixedSizes { inputs: inputs.map(|(&input, x)| (input, x.shape().to_vec())).collect(), ..Default::default() };
+    let cost = Cost::of(model, &Shapes::infer_with(model, &sizes));
+    let worth = RUN.max(MOVE * cost.parameters);
+    let wanted = (worth / cost.macs.max(1)).max(1) as usize;
+    match recipe.batch_statistics {
+        // Mean and variance are those of one run.
+        true => recipe.settings.batch.min(32),
+        false => wanted.min(recipe.settings.batch.div_ceil(RUNS)),
+    }
+}
+
+/// Tells one training from another.
+fn identity(recipe: &Recipe, plan: &Plan, lessons: &Lessons, seed: u64) -> String {
+    let mut hasher = DefaultHasher::new();
+    for weight in plan.weights {
+        plan.model.constant(weight.value).expect("weights are constants").hash_data(&mut hasher);
+    }
+    let samples = [0, lessons.inputs.len() / 2, lessons.inputs.len() - 1];
+    samples.iter().flat_map(|&sample| &lessons.inputs[sample]).for_each(|tensor| tensor.hash_data(&mut hasher));
+    format!("{} seed {seed} {} samples, {:016x}", recipe.options, lessons.inputs.len(), hasher.finish())
+}
+
+/// The weights that stay as they are.
+pub(super) fn frozen(patterns: &[String]) -> Result<GlobSet, PassError> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        set.add(Glob::new(pattern).map_err(|error| PassError(format!("`freeze`: {error}")))?);
+    }
+    set.build().map_err(|error| PassError(format!("`freeze`: {error}")))
+}
+
+fn failed(error: impl std::fmt::Display) -> PassError {
+    PassError(error.to_string())
+}
+
+/// Tells the observers of the pipeline, and writes down every epoch.
+struct Told<'c> {
+    cx: &'c mut Context,
+    /// What the last epoch came to.
+    loss: Option<String>,
+}
+
+impl Watch for Told<'_> {
+    fn step(&mut self, done: usize, total: usize, loss: f64) {
+        let text = match &self.loss {
+            Some(epoch) => format!("loss {loss:.4}; {epoch}"),
+            None => format!("loss {loss:.4}"),
+        };
+        self.cx.progress(done, total, &text);
+    }
+
+    fn epoch(&mut self, epoch: &Epoch) {
+        self.loss = epoch.validation_loss.map(|loss| match epoch.accuracy {
+            Some(accuracy) => format!("epoch {}: loss {loss:.4}, accuracy {accuracy:.4}", epoch.epoch),
+            None => format!("epoch {}: loss {loss:.4}", epoch.epoch),
+        });
+        self.cx.log.extend(serde_json::to_value(epoch));
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cx.is_cancelled() || self.cx.finish.load(Ordering::Relaxed)
+    }
+}
