@@ -38,6 +38,7 @@ use crate::measure::RangeMethod;
 use crate::pass::{Context, Effect, Needs, Pass, PassError, PassInfo};
 use crate::rewrite::Outcome;
 use aids::{BiasCorrection, Rounding};
+pub(super) use bias::{added_error, refitted};
 use grid::Levels;
 pub use sensitivity::Sensitivity;
 use target::Target;
