@@ -282,3 +282,132 @@ impl Reach {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::FixedSizes;
+    use crate::data::synthesize;
+    use crate::ir::Tensor;
+    use crate::pass::Pipeline;
+    use crate::passes;
+    use crate::runtime::Runner;
+
+    /// Channels 1 and 3 of five are small wherever they are looked at.
+    const NETWORK: &str = r#"
+        <ir_version: 10, opset_import: ["": 21]>
+        network (float[N,2,3,3] x) => (float[N,2] y)
+        <
+            float[5,2,1,1] a = {1, 2, 0.01, 0.02, -2, 1, 0.01, -0.01, 1.5, -1},
+            float[5] scale = {1, 0.1, 1.5, 0.1, 2},
+            float[5] bias = {0.1, 0.01, -0.1, 0.01, 0.2},
+            float[5] mean = {0, 0, 0, 0, 0},
+            float[5] var = {1, 1, 1, 1, 1},
+            float[5,2] b = {1, -1, 0.01, 0.02, 2, 1, 0.01, 0.02, -1, 2}
+        >
+        {
+            p = Conv (x, a)
+            n = BatchNormalization (p, scale, bias, mean, var)
+            r = Sigmoid (n)
+            g = GlobalAveragePool (r)
+            f = Flatten (g)
+            y = MatMul (f, b)
+        }"#;
+
+    fn pruned(text: &str, options: &str) -> (Model, Context) {
+        let mut model = Model::parse(text).unwrap_or_else(|error| panic!("{error}"));
+        let data = synthesize(&model, &FixedSizes::default(), 5, 24, |_| Ok(())).expect("inputs can be made up");
+        let mut cx = Context { data: Some(data), ..Context::default() };
+        let pipeline =
+            Pipeline::parse(&format!("prune({options})"), passes::ALL).unwrap_or_else(|error| panic!("{error}"));
+        pipeline.run(&mut model, &mut cx).unwrap_or_else(|error| panic!("{error}"));
+        model.verify().unwrap();
+        (model, cx)
+    }
+
+    fn constant<'m>(model: &'m Model, name: &str) -> &'m Tensor {
+        let (value, _) = model.all_values().find(|(_, value)| value.name == name).expect("there is such a value");
+        model.constant(value).expect("it is a constant")
+    }
+
+    #[test]
+    fn criteria_find_channels_that_do_little() {
+        for criterion in ["l1", "l2", "batchnorm", "activation", "taylor", "fisher"] {
+            let (model, _) = pruned(NETWORK, &format!("channels=0.4,criterion={criterion}"));
+            assert_eq!(*constant(&model, "scale").floats().unwrap(), [1.0, 1.5, 2.0], "{criterion}");
+        }
+    }
+
+    #[test]
+    fn the_median_finds_channels_that_others_can_stand_for() {
+        let text = NETWORK.replace("0.01, 0.02, -2, 1, 0.01, -0.01, 1.5, -1", "1, 2, -2, 1, 1, 1.9, 1.5, -1");
+        let (model, _) = pruned(&text, "channels=0.2,criterion=median");
+        assert_eq!(constant(&model, "scale").len(), 4);
+        assert!(constant(&model, "scale").floats().unwrap().contains(&2.0));
+    }
+
+    #[test]
+    fn random_channels_depend_on_the_seed_alone() {
+        let cut = |seed: u64| {
+            let mut model = Model::parse(NETWORK).unwrap();
+            let mut cx = Context { seed, ..Context::default() };
+            let pipeline = Pipeline::parse("prune(channels=0.4,criterion=random)", passes::ALL).unwrap();
+            pipeline.run(&mut model, &mut cx).unwrap();
+            constant(&model, "scale").floats().unwrap().into_owned()
+        };
+        assert_eq!(cut(1), cut(1));
+        assert!((2..9).any(|seed| cut(seed) != cut(1)));
+    }
+
+    #[test]
+    fn what_a_layer_lost_is_made_up_for_where_another_channel_says_the_same() {
+        // Channel 3 is channel 0 again; rounding apart, nothing is lost with it.
+        let text = NETWORK
+            .replace("0.01, -0.01, 1.5, -1", "1, 2, 1.5, -1")
+            .replace("{1, 0.1, 1.5, 0.1, 2}", "{1, 0.1, 1.5, 1, 2}")
+            .replace("{0.1, 0.01, -0.1, 0.01, 0.2}", "{0.1, 0.01, -0.1, 0.1, 0.2}")
+            .replace("0.01, 0.02, -1, 2}", "0.5, 0.5, -1, 2}");
+        let original = Model::parse(&text).unwrap();
+        let data = synthesize(&original, &FixedSizes::default(), 9, 24, |_| Ok(())).unwrap();
+        let error = |options: &str| {
+            let (small, _) = pruned(&text, options);
+            let [exact, small] = [&original, &small].map(|model| Runner::new(model).unwrap());
+            let error = |index: usize| {
+                let sample = data.sample(index);
+                let [a, b] = [&exact, &small].map(|runner| runner.run(&sample).unwrap().remove(0));
+                let pairs = a.floats().unwrap().into_owned().into_iter().zip(b.floats().unwrap().into_owned());
+                pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>()
+            };
+            (0..data.len()).map(error).sum::<f64>()
+        };
+        let plain = error("channels=0.4,criterion=batchnorm");
+        let learned = error("channels=0.4,criterion=batchnorm,reconstruct=true");
+        assert!(learned < 0.2 * plain, "{learned} for {plain}");
+    }
+
+    #[test]
+    fn amounts_are_shares_and_one_is_given() {
+        let refused =
+            |options: &str| Pipeline::parse(&format!("prune({options})"), passes::ALL).err().map(|e| e.to_string());
+        for options in
+            ["", "channels=0.3,macs=0.5", "channels=0", "macs=1", "channels=0.3,minimum=0", "channels=0.3,round-to=0"]
+        {
+            assert!(refused(options).is_some(), "{options}");
+        }
+        assert_eq!(refused("bytes=0.5,criterion=fisher,samples=8"), None);
+    }
+
+    #[test]
+    fn as_much_is_cut_as_is_asked_for() {
+        let before = Cost::of(&Model::parse(NETWORK).unwrap(), &Shapes::infer(&Model::parse(NETWORK).unwrap()));
+        let after = |options: &str| {
+            let (model, _) = pruned(NETWORK, options);
+            Cost::of(&model, &Shapes::infer(&model))
+        };
+        assert!(after("macs=0.5").macs * 2 <= before.macs);
+        assert!(after("parameters=0.3").parameters as f64 <= 0.7 * before.parameters as f64);
+        assert!(after("bytes=0.3").weight_bytes as f64 <= 0.7 * before.weight_bytes as f64);
+        let rounded = after("channels=0.5,round-to=2");
+        assert_eq!(rounded.parameters, 2 * 2 + 4 * 2 + 2 * 2);
+    }
+}
