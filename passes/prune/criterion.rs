@@ -59,7 +59,7 @@ pub struct Subject<'a> {
 
 /// The importance of each class; those that no group has are 0.
 pub fn scores(criterion: Criterion, subject: Subject, samples: Option<&Samples>) -> Result<Vec<f64>, PassError> {
-    let Subject { model, channels, layers, groups, seed } = subject;
+    let Subject { channels, seed, .. } = subject;
     let samples = || samples.ok_or_else(|| PassError("its criterion needs samples; give a file with `--data`".into()));
     let norms =
         || sizes(subject, |tensor, axis| sums_along(tensor, axis, |x| x * x).into_iter().map(f64::sqrt).collect());
@@ -68,17 +68,17 @@ pub fn scores(criterion: Criterion, subject: Subject, samples: Option<&Samples>)
         Criterion::L2 => norms(),
         Criterion::Batchnorm => batch_scales(subject, norms())?,
         Criterion::Median => sizes(subject, distances),
-        Criterion::Activation => activations(model, channels, layers, groups, samples()?)?,
+        Criterion::Activation => activations(subject, samples()?)?,
         Criterion::Taylor => {
             let mut scores = vec![0.0; channels.len()];
             let add = |class: usize, change: f64| scores[class] += change.abs();
-            changes(model, channels, layers, groups, samples()?, Direction::Signs, seed, add)?;
+            changes(subject, samples()?, Direction::Signs, add)?;
             scores
         }
         Criterion::Fisher => {
             let mut scores = vec![0.0; channels.len()];
             let add = |class: usize, change: f64| scores[class] += change * change;
-            changes(model, channels, layers, groups, samples()?, Direction::Drawn, seed, add)?;
+            changes(subject, samples()?, Direction::Drawn, add)?;
             scores
         }
         Criterion::Random => {

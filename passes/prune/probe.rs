@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use rayon::prelude::*;
 
-use super::layer::Layer;
-use super::select::Groups;
-use crate::analysis::channels::{Channels, Lane};
+use super::criterion::{Subject, sums_along};
+use crate::analysis::channels::Lane;
 use crate::data::Random;
 use crate::ir::op::{Mul, ReduceSum};
 use crate::ir::{DType, Model, Size, Tensor, Type, ValueDef, ValueId};
@@ -38,13 +37,8 @@ fn failed(error: impl std::fmt::Display) -> PassError {
 
 /// For each class, the mean over all layers that read it of E |x|·‖W‖, where W are the weights that it is multiplied with:
 /// each over the mean of its layer.
-pub fn activations(
-    model: &Model,
-    channels: &Channels,
-    layers: &[Layer],
-    groups: &Groups,
-    samples: &Samples,
-) -> Result<Vec<f64>, PassError> {
+pub fn activations(subject: Subject, samples: &Samples) -> Result<Vec<f64>, PassError> {
+    let Subject { model, channels, layers, groups, .. } = subject;
     let reads: Vec<_> = layers.iter().filter_map(|layer| Some((layer, layer.reads?))).collect();
     let reads: Vec<_> = reads
         .into_iter()
@@ -84,7 +78,7 @@ pub fn activations(
     let (mut scores, mut counts) = (vec![0.0; channels.len()], vec![0usize; channels.len()]);
     for (layer, read) in reads {
         let weight = model.constant(layer.weight).expect("layers have constant weights");
-        let norms = super::criterion::sums_along(weight, read.weight_axis, |w| w * w);
+        let norms = sums_along(weight, read.weight_axis, |w| w * w);
         let sizes = &sizes[places[&(read.value, read.axis)]];
         let parts: Vec<f64> = norms.iter().zip(sizes).map(|(norm, size)| norm.sqrt() * size).collect();
         let mean = parts.iter().sum::<f64>() / parts.len().max(1) as f64;
@@ -99,15 +93,12 @@ pub fn activations(
 /// For each class and sample, by how much r·y changes to first order when every layer reads zeros in its place: Σ x·∂(r·y)/∂x,
 /// where y are the outputs and r their weights. `add` takes in one such number.
 pub fn changes(
-    model: &Model,
-    channels: &Channels,
-    layers: &[Layer],
-    groups: &Groups,
+    subject: Subject,
     samples: &Samples,
     direction: Direction,
-    seed: u64,
     mut add: impl FnMut(usize, f64),
 ) -> Result<(), PassError> {
+    let Subject { model, channels, layers, groups, seed } = subject;
     let mut probed = model.clone();
     fix_inputs(&mut probed, &samples.inputs[0])?;
     let outputs: Vec<ValueId> = probed.graph(probed.main).outputs.clone();

@@ -104,8 +104,8 @@ impl Walk<'_> {
         }
         let once = shared.map(|lane| self.channels(lane).to_vec());
         for (side, of) in [(&x, inputs.each), (&y, outputs.each)] {
-            for index in 0..side.len() {
-                self.sets.unite(side[index % of], side[index]);
+            for (index, &channel) in side.iter().enumerate() {
+                self.sets.unite(side[index % of], channel);
             }
         }
         let beside = if is_conv { &x } else { &y };
@@ -269,8 +269,8 @@ impl Walk<'_> {
         if let Some(lane) = x[1] {
             let channels = self.channels(lane).to_vec();
             let each = channels.len() / groups;
-            for index in each..channels.len() {
-                self.sets.unite(channels[index % each.max(1)], channels[index]);
+            for (index, &channel) in channels.iter().enumerate() {
+                self.sets.unite(channels[index % each.max(1)], channel);
             }
         }
         Some(x)

@@ -158,12 +158,12 @@ impl Walk<'_> {
         let mut axes = self.axes_of(x);
         let sizes = operand(node, 3).map(|sizes| self.shapes.elements(sizes).is_some());
         let stretches = !node.attrs.contains_key("keep_aspect_ratio_policy");
-        for axis in 0..axes.len() {
-            let Some(lane) = axes[axis] else { continue };
+        for (axis, followed) in axes.iter_mut().enumerate() {
+            let Some(lane) = *followed else { continue };
             let stays = self.length(x, axis).is_some() && self.length(x, axis) == self.length(y, axis);
             if !(stays && sizes.unwrap_or(true) && stretches) {
                 self.pin(lane, Pin::Node(id, "it works along them"));
-                axes[axis] = None;
+                *followed = None;
             }
         }
         Some(axes)
@@ -213,11 +213,11 @@ impl Walk<'_> {
         let node = self.model.node(id);
         let mut x = self.axes_of(operand(node, 0)?);
         let repeats = self.call(node).ints(1).filter(|repeats| repeats.len() == x.len());
-        for axis in 0..x.len() {
-            let Some(lane) = x[axis] else { continue };
+        for (axis, followed) in x.iter_mut().enumerate() {
+            let Some(lane) = *followed else { continue };
             let channels = self.channels(lane).to_vec();
             let times = repeats.as_ref().and_then(|all| usize::try_from(all[axis]).ok());
-            x[axis] = match times.filter(|times| times * channels.len() <= LONGEST) {
+            *followed = match times.filter(|times| times * channels.len() <= LONGEST) {
                 Some(1) => Some(lane),
                 Some(times) if times > 0 => Some(self.lane(channels.repeat(times))),
                 _ => {
