@@ -2,6 +2,7 @@
 
 mod cleanup;
 mod distill;
+mod prune;
 mod quantize;
 mod teach;
 
@@ -14,6 +15,7 @@ pub const ALL: &[PassInfo] = &[
     cleanup::upgrade_opset::INFO,
     cleanup::fix_sizes::INFO,
     PassInfo::group("cleanup", "Everything that keeps what the model computes, until nothing changes", CLEANUP),
+    prune::INFO,
     distill::INFO,
     quantize::INFO,
 ];

@@ -199,6 +199,23 @@ fn the_readme_lists_every_pass_with_what_it_does() {
 }
 
 #[test]
+fn a_pass_that_finds_nothing_fails_where_that_is_asked_for() {
+    let folder = folder();
+    let (model, text) = path(&folder, "pinned.onnx");
+    let case = fs::read_to_string("testdata/passes/prune/pinned.onnxtxt").unwrap();
+    let case = onnxshrink::ir::Model::parse(&case).unwrap();
+    onnxshrink::onnx::write(&case, &model, &Default::default()).unwrap();
+    let (_, out) = path(&folder, "small.onnx");
+    let prune = [text.as_str(), "-o", &out, "--passes", "prune(channels=0.5)"];
+    let told = run(&prune);
+    assert_eq!(told.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&told.stdout).contains("Softmax `soft`"));
+    let refused = run(&[&prune[..], &["--strict"]].concat());
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("nothing can be cut"));
+}
+
+#[test]
 fn a_recipe_gives_what_the_command_line_does_not() {
     let folder = folder();
     let (recipe, recipe_text) = path(&folder, "recipe.toml");

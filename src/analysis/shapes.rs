@@ -4,7 +4,7 @@
 //! after the inference are unknown to it. What contradicts itself is unknown.
 
 mod bodies;
-mod call;
+pub(super) mod call;
 mod dtype;
 mod elements;
 mod expression;
@@ -84,6 +84,18 @@ impl Shapes {
     /// Whether both surely have the same shape.
     pub fn same_shape(&self, a: ValueId, b: ValueId) -> bool {
         matches!((self.lengths(a), self.lengths(b)), (Some(a), Some(b)) if a == b)
+    }
+
+    /// The same with other lengths of some axes, given as value, axis and length: what a model would be like.
+    pub fn with_lengths(&self, lengths: impl IntoIterator<Item = (ValueId, usize, usize)>) -> Shapes {
+        let mut shapes = self.clone();
+        for (value, axis, length) in lengths {
+            let known = shapes.facts.get_mut(value.index()).and_then(|fact| fact.lengths.as_mut());
+            if let (Some(known), Ok(length)) = (known, i32::try_from(length)) {
+                known[axis] = SymExpr::Value(length);
+            }
+        }
+        shapes
     }
 
     fn set(&mut self, value: ValueId, fact: Fact) {

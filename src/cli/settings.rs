@@ -64,6 +64,9 @@ pub struct Settings {
     /// Fail if a smaller share of decisions is the same
     #[arg(long, value_name = "SHARE", help_heading = "Check")]
     pub min_agreement: Option<Share>,
+    /// Fail if a pass that is asked for by its name finds nothing to do
+    #[arg(long, help_heading = "Check")]
+    pub strict: bool,
     /// Write the result even if the check fails
     #[arg(long, help_heading = "Check")]
     pub force: bool,
@@ -141,6 +144,7 @@ impl Settings {
             max_drop: self.max_drop.or(recipe.max_drop),
             min_cosine: self.min_cosine.or(recipe.min_cosine),
             min_agreement: self.min_agreement.or(recipe.min_agreement),
+            strict: self.strict || recipe.strict,
             force: self.force || recipe.force,
             arithmetic: self.arithmetic.or(recipe.arithmetic),
             isa: self.isa.or(recipe.isa),

@@ -37,6 +37,13 @@ pub fn run(args: ShrinkArgs) -> Result<ExitCode, CliError> {
         (false, false) => print_out(&report::shrunk(&shrunk, settings.explain, settings.time_passes))?,
         (false, true) => {}
     }
+    let idle: Vec<_> = shrunk.passes.iter().filter(|pass| !pass.implied && !pass.changed).collect();
+    if settings.strict && !idle.is_empty() {
+        for pass in idle {
+            eprintln!("`{}` found nothing to do: {}", pass.pass, pass.notes.join("; "));
+        }
+        return Ok(ExitCode::from(1));
+    }
     Ok(verdict(&shrunk))
 }
 

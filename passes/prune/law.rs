@@ -1,0 +1,489 @@
+//! The law of pruning: a model behind a cut gives what the model gave with the cut channels at 0 behind each operator.
+
+use std::path::Path;
+
+use super::Reach;
+use super::cut::Cut;
+use super::layer::layers;
+use super::mask::masked;
+use super::own::own_vectors;
+use super::select::{Amount, Groups, Rules};
+use crate::analysis::channels::{Channels, Class};
+use crate::analysis::{FixedSizes, Shapes};
+use crate::data::{Random, synthesize};
+use crate::ir::{Model, Tensor};
+use crate::pass::{Context, Pipeline};
+use crate::passes;
+use crate::runtime::{Execution, Runner};
+
+/// What outputs may differ by, as a part of their range.
+const TOLERANCE: f64 = 1e-4;
+
+/// A model that is as a pass sees it.
+struct Subject {
+    model: Model,
+    shapes: Shapes,
+    channels: Channels,
+}
+
+impl Subject {
+    fn new(mut model: Model) -> Subject {
+        let upgrade = Pipeline::parse("upgrade-opset", passes::ALL).expect("there is such a pass");
+        upgrade.run(&mut model, &mut Context::default()).expect("it is raised");
+        own_vectors(&mut model);
+        let shapes = Shapes::infer(&model);
+        let channels = Channels::of(&model, &shapes);
+        Subject { model, shapes, channels }
+    }
+
+    fn parse(text: &str) -> Subject {
+        Subject::new(Model::parse(text).unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    fn groups(&self) -> Groups {
+        Groups::new(&self.model, &self.channels, &layers(&self.model, &self.channels), |_| true)
+    }
+
+    /// Some classes, at random.
+    fn some(&self, seed: u64, share: f64) -> Vec<bool> {
+        let mut order: Vec<Class> = self.groups().members.concat();
+        let places = Random::new(seed, 0).permutation(order.len());
+        order = places.into_iter().map(|place| order[place]).collect();
+        let rules = Rules { minimum: 1, multiple: 1 };
+        self.groups().select(&self.model, &self.channels, &self.shapes, &order, Amount::Channels(share), rules)
+    }
+
+    /// The model behind a cut, and the one that it must be like.
+    fn both(&self, removed: &[bool]) -> (Model, Model) {
+        let cut = Cut::new(&self.channels, &self.shapes, removed);
+        let mut small = self.model.clone();
+        cut.apply(&mut small);
+        small.verify().unwrap_or_else(|error| panic!("{error}"));
+        let masked = masked(&self.model, &cut);
+        masked.verify().unwrap_or_else(|error| panic!("{error}"));
+        (small, masked)
+    }
+
+    fn hold(&self, removed: &[bool], inputs: &[Vec<Tensor>]) {
+        let (small, masked) = self.both(removed);
+        let runner = |model: &Model| {
+            Runner::with(model, &model.graph(model.main).outputs, &Execution::float())
+                .unwrap_or_else(|error| panic!("{error}"))
+        };
+        let (small, masked) = (runner(&small), runner(&masked));
+        for input in inputs {
+            let wanted = masked.run(input).unwrap_or_else(|error| panic!("masked: {error}"));
+            let found = small.run(input).unwrap_or_else(|error| panic!("cut: {error}"));
+            for (wanted, found) in wanted.iter().zip(&found) {
+                assert_eq!(wanted.shape(), found.shape());
+                let (Some(wanted), Some(found)) = (wanted.floats(), found.floats()) else {
+                    assert!(wanted.same_data(found));
+                    continue;
+                };
+                let range = wanted.iter().fold([0f32; 2], |[low, high], &x| [low.min(x), high.max(x)]);
+                let allowed = TOLERANCE * f64::from(range[1] - range[0]);
+                let error =
+                    wanted.iter().zip(found.iter()).map(|(&a, &b)| f64::from((a - b).abs())).fold(0.0, f64::max);
+                assert!(error <= allowed, "off by {error:e}, where {allowed:e} is allowed");
+            }
+        }
+    }
+
+    fn inputs(&self, sizes: &FixedSizes) -> Vec<Vec<Tensor>> {
+        let data = synthesize(&self.model, sizes, 7, 1, |_| Ok(())).unwrap_or_else(|error| panic!("{error}"));
+        (0..data.len()).map(|index| data.sample(index)).collect()
+    }
+
+    /// Many random cuts of a small model.
+    fn hold_at_random(&self, free: usize) {
+        let found = self.channels.free().count();
+        assert_eq!(found, free, "classes that can be cut");
+        let inputs = self.inputs(&FixedSizes::default());
+        for seed in 0..20 {
+            let share = [0.2, 0.5, 0.8][seed as usize % 3];
+            let removed = self.some(seed, share);
+            assert!(removed.iter().any(|&removed| removed));
+            self.hold(&removed, &inputs);
+        }
+    }
+}
+
+/// A model of opset 21 with one input and what stands in `body`; a weight `= ?` gets random numbers.
+fn written(input: &str, weights: &str, body: &str, output: &str) -> Subject {
+    let mut random = Random::new(3, 0);
+    let mut filled = String::new();
+    for weight in weights.split(';').map(str::trim).filter(|weight| !weight.is_empty()) {
+        let separator = if filled.is_empty() { "" } else { ", " };
+        let Some(declared) = weight.strip_suffix("= ?") else {
+            filled += &format!("{separator}{weight}");
+            continue;
+        };
+        let dims = declared.split(['[', ']']).nth(1).expect("a weight has a shape");
+        let count: usize = dims.split(',').map(|n| n.trim().parse::<usize>().expect("a length")).product();
+        let numbers: Vec<String> = (0..count).map(|_| format!("{:.4}", 0.6 * random.normal() + 0.05)).collect();
+        filled += &format!("{separator}{declared} = {{{}}}", numbers.join(","));
+    }
+    let text =
+        format!("<ir_version: 10, opset_import: [\"\": 21]>\nnet ({input}) => ({output})\n<{filled}>\n{{\n{body}\n}}");
+    Subject::parse(&text)
+}
+
+#[test]
+fn activations_that_are_not_zero_at_zero_are_cut_with_their_channel() {
+    let net = written(
+        "float[N,3,6,6] x",
+        "float[8,3,3,3] a = ?; float[8] b = ?; float[5,8,1,1] c = ?; float[5] d = ?; float[2,5,1,1] e = ?",
+        "p = Conv (x, a, b)
+         q = Sigmoid (p)
+         r = Conv (q, c, d)
+         s = Exp (r)
+         y = Conv (s, e)",
+        "float[N,2,4,4] y",
+    );
+    net.hold_at_random(13);
+}
+
+#[test]
+fn residual_streams_and_branches_that_are_joined_keep_the_law() {
+    let net = written(
+        "float[N,3,6,6] x",
+        "float[8,3,3,3] a = ?; float[8,8,1,1] b = ?; float[8] g = ?; float[8] h = ?; float[8] m = ?;
+         float[8] v = {1,2,1,0.5,1,1,2,1}; float[4,8,1,1] c = ?; float[2,12,1,1] e = ?; float[2] f = ?",
+        "p = Conv (x, a)
+         q = Relu (p)
+         r = Conv (q, b)
+         n = BatchNormalization (r, g, h, m, v)
+         s = Add (n, q)
+         t = Conv (s, c)
+         u = Concat <axis = 1> (t, s)
+         y = Conv (u, e, f)",
+        "float[N,2,4,4] y",
+    );
+    net.hold_at_random(12);
+}
+
+#[test]
+fn groups_lose_channels_alike_or_go_whole() {
+    let net = written(
+        "float[N,3,6,6] x",
+        "float[8,3,1,1] a = ?; float[8,1,3,3] depthwise = ?; float[16,1,3,3] twice = ?; float[12,4,1,1] grouped = ?;
+         float[12] b = ?; float[2,12,1,1] e = ?",
+        "p = Conv (x, a)
+         q = Conv <group = 8> (p, depthwise)
+         r = Conv <group = 8> (q, twice)
+         s = Conv <group = 4> (r, grouped, b)
+         t = Tanh (s)
+         y = Conv (t, e)",
+        "float[N,2,2,2] y",
+    );
+    // Four inputs and three outputs of a group; pairs of channels of `twice` belong to one of `p`.
+    net.hold_at_random(5);
+}
+
+#[test]
+fn transposed_convolutions_keep_the_law() {
+    let net = written(
+        "float[N,3,5] x",
+        "float[3,8,2] a = ?; float[8] b = ?; float[8,1,2] depthwise = ?; float[8,3,1] grouped = ?; float[6,2,2] e = ?",
+        "p = ConvTranspose (x, a, b)
+         q = ConvTranspose <group = 8> (p, depthwise)
+         r = ConvTranspose <group = 2> (q, grouped)
+         s = Sigmoid (r)
+         y = ConvTranspose <strides = [2]> (s, e)",
+        "float[N,2,16] y",
+    );
+    net.hold_at_random(7);
+}
+
+#[test]
+fn shuffled_channels_keep_the_law() {
+    let net = written(
+        "float[N,3,4,4] x",
+        "float[12,3,1,1] a = ?; float[12,6,1,1] grouped = ?; int64[5] split = {0,2,6,4,4}; int64[4] whole = {-1,12,4,4};
+         float[12,6,1,1] second = ?; float[2,12,1,1] e = ?",
+        "p = Conv (x, a)
+         q = Conv <group = 2> (p, grouped)
+         r = Reshape (q, split)
+         s = Transpose <perm = [0, 2, 1, 3, 4]> (r)
+         t = Reshape (s, whole)
+         u = Sigmoid (t)
+         v = Conv <group = 2> (u, second)
+         y = Conv (v, e)",
+        "float[N,2,4,4] y",
+    );
+    let free = net.channels.free().count();
+    assert!(free >= 9, "{free}");
+    net.hold_at_random(free);
+}
+
+#[test]
+fn squeeze_and_excite_keeps_the_law() {
+    let net = written(
+        "float[N,3,H,W] x",
+        "float[8,3,1,1] a = ?; float[4,8,1,1] down = ?; float[4] b = ?; float[8,4,1,1] up = ?; float[8] c = ?;
+         int64[2] axes = {2,3}; float[2,8,1,1] e = ?; float[8,2] f = ?",
+        "p = Conv (x, a)
+         q = ReduceMean <keepdims = 1> (p, axes)
+         r = Conv (q, down, b)
+         s = Relu (r)
+         t = Conv (s, up, c)
+         u = HardSigmoid (t)
+         v = Mul (p, u)
+         y = Conv (v, e)
+         g = GlobalAveragePool (v)
+         k = Flatten (g)
+         z = MatMul (k, f)",
+        "float[N,2,H,W] y, float[N,2] z",
+    );
+    net.hold_at_random(12);
+}
+
+#[test]
+fn attention_loses_heads_and_sizes_follow() {
+    let net = written(
+        "float[B,S,5] x",
+        "float[5,12] in = ?; float[12] b = ?; float[12,36] qkv = ?; float[36] c = ?; int64[1] four = {4}; int64[1] three = {3};
+         int64[1] minus = {-1}; int64 zero = {0}; int64 one = {1}; int64 two = {2}; int64[1] first = {0}; int64[1] last = {12};
+         float[12,12] o = ?; float[12] g = ?; float[12] h = ?; float[12,20] up = ?; float[20,12] down = ?; float[12,2] e = ?",
+        "p = MatMul (x, in)
+         r = Add (p, b)
+         m = MatMul (r, qkv)
+         n = Add (m, c)
+         shape = Shape (n)
+         b0 = Gather (shape, zero)
+         s0 = Gather (shape, one)
+         batch = Unsqueeze (b0, first)
+         steps = Unsqueeze (s0, first)
+         target = Concat <axis = 0> (batch, steps, three, three, four)
+         t = Reshape (n, target)
+         u = Transpose <perm = [2, 0, 3, 1, 4]> (t)
+         q = Gather (u, zero)
+         k = Gather (u, one)
+         v = Gather (u, two)
+         kt = Transpose <perm = [0, 1, 3, 2]> (k)
+         scores = MatMul (q, kt)
+         width = Shape <start = -1> (q)
+         f = Cast <to = 1> (width)
+         root = Sqrt (f)
+         scaled = Div (scores, root)
+         a = Softmax (scaled)
+         w = MatMul (a, v)
+         wt = Transpose <perm = [0, 2, 1, 3]> (w)
+         back = Concat <axis = 0> (batch, steps, last)
+         merged = Reshape (wt, back)
+         out = MatMul (merged, o)
+         res = Add (out, r)
+         norm = LayerNormalization (res, g, h)
+         ff = MatMul (norm, up)
+         act = Gelu (ff)
+         dn = MatMul (act, down)
+         end = Add (dn, norm)
+         y = MatMul (end, e)",
+        "float[B,S,2] y",
+    );
+    // The width, three heads, and the neurons between `up` and `down`.
+    net.hold_at_random(12 + 3 + 20);
+}
+
+#[test]
+fn normalizations_that_are_written_out_take_statistics_over_what_is_kept() {
+    let net = written(
+        "float[B,S,5] x",
+        "float[5,12] in = ?; int64[1] axes = {-1}; float two = {2}; float epsilon = {0.01}; float[12] g = ?; float[12] h = ?;
+         float[12] k = ?; float[12,2] e = ?",
+        "p = MatMul (x, in)
+         m = ReduceMean (p, axes)
+         d = Sub (p, m)
+         q = Pow (d, two)
+         v = ReduceMean (q, axes)
+         a = Add (v, epsilon)
+         s = Sqrt (a)
+         n = Div (d, s)
+         w = Mul (n, g)
+         t = Add (w, h)
+         sq = Mul (t, t)
+         ms = ReduceMean (sq, axes)
+         me = Add (ms, epsilon)
+         rs = Sqrt (me)
+         rn = Div (t, rs)
+         rw = Mul (rn, k)
+         y = MatMul (rw, e)",
+        "float[B,S,2] y",
+    );
+    net.hold_at_random(12);
+}
+
+#[test]
+fn means_and_sums_over_channels_count_those_that_are_cut_as_zeros() {
+    let net = written(
+        "float[N,3,4,4] x",
+        "float[8,3,1,1] a = ?; float[8] b = ?; int64[1] axes = {1}; float[2,3,1,1] e = ?",
+        "p = Conv (x, a, b)
+         s = Sigmoid (p)
+         m = ReduceMean (s, axes)
+         t = ReduceSum (s, axes)
+         l = ReduceL2 (s, axes)
+         u = Concat <axis = 1> (m, t, l)
+         y = Conv (u, e)",
+        "float[N,2,4,4] y",
+    );
+    net.hold_at_random(8);
+}
+
+#[test]
+fn groups_of_a_normalization_lose_channels_alike() {
+    let net = written(
+        "float[N,3,4,4] x",
+        "float[8,3,1,1] a = ?; float[8] g = ?; float[8] h = ?; float[8] k = ?; float[8] l = ?; float[2,8,1,1] e = ?",
+        "p = Conv (x, a)
+         n = InstanceNormalization (p, g, h)
+         s = Sigmoid (n)
+         y = Conv (s, e)",
+        "float[N,2,4,4] y",
+    );
+    net.hold_at_random(8);
+}
+
+#[test]
+fn what_is_split_sliced_padded_and_gathered_keeps_the_law() {
+    let net = written(
+        "float[N,3,4,4] x",
+        "float[10,3,1,1] a = ?; int64[2] parts = {4,6}; int64[1] start = {1}; int64[1] end = {-1}; int64[1] axis = {1};
+         int64[4] chosen = {3,0,-2,1}; int64[8] pads = {0,1,0,0,0,2,0,0}; float fill = {0.5}; float[2,4,1,1] e = ?;
+         float[2,4,1,1] f = ?; float[2,7,1,1] g = ?",
+        "p = Conv (x, a)
+         q, r = Split <axis = 1> (p, parts)
+         s = Slice (r, start, end, axis)
+         t = Gather <axis = 1> (r, chosen)
+         u = Pad (q, pads, fill)
+         w = Sigmoid (u)
+         y1 = Conv (s, e)
+         y2 = Conv (t, f)
+         y3 = Conv (w, g)
+         z = Sum (y1, y2, y3)
+         y = Sigmoid (z)",
+        "float[N,2,4,4] y",
+    );
+    // Those that pad are channels as well.
+    net.hold_at_random(13);
+}
+
+#[test]
+fn what_is_moved_repeated_and_resized_keeps_the_law() {
+    let net = written(
+        "float[1,3,4,4] x",
+        "float[12,3,1,1] a = ?; int64[4] sizes = {1,3,16,16}; int64[4] repeats = {1,2,1,1}; float[6,1,1] slope = ?;
+         float[2,6,1,1] e = ?",
+        "p = Conv (x, a)
+         q = DepthToSpace <blocksize = 2, mode = \"CRD\"> (p)
+         r = Resize <mode = \"nearest\"> (q, , , sizes)
+         s = Tile (r, repeats)
+         t = PRelu (s, slope)
+         y = Conv (t, e)",
+        "float[1,2,16,16] y",
+    );
+    net.hold_at_random(3);
+}
+
+#[test]
+fn products_with_transposed_operands_and_constants_on_the_left_keep_the_law() {
+    let net = written(
+        "float[4,3] x",
+        "float[3,8] a = ?; float[8] b = ?; float[6,8] c = ?; float[5,4] left = ?; float[6,2] e = ?",
+        "p = Gemm (x, a, b)
+         q = Tanh (p)
+         r = Gemm <transB = 1, alpha = 0.5> (q, c)
+         s = Sigmoid (r)
+         t = MatMul (left, s)
+         y = MatMul (t, e)",
+        "float[5,2] y",
+    );
+    net.hold_at_random(14);
+}
+
+#[test]
+fn tables_lose_columns() {
+    let net = written(
+        "int64[B,S] ids",
+        "float[9,8] table = ?; float[7,8] places = ?; int64 zero = {0}; int64 one = {1}; float[8,2] e = ?",
+        "p = Gather (table, ids)
+         n = Shape (ids)
+         l = Gather (n, one)
+         r = Range (zero, l, one)
+         q = Gather (places, r)
+         s = Add (p, q)
+         y = MatMul (s, e)",
+        "float[B,S,2] y",
+    );
+    assert_eq!(net.channels.free().count(), 8);
+}
+
+#[test]
+fn channels_that_an_operator_needs_all_are_pinned() {
+    let net = written(
+        "float[N,3] x",
+        "float[3,8] a = ?; float[8,6] b = ?; float[6,2] e = ?; int64 axis = {1}",
+        "p = MatMul (x, a)
+         q = Softmax (p)
+         r = MatMul (q, b)
+         t = CumSum (r, axis)
+         y = MatMul (t, e)",
+        "float[N,2] y",
+    );
+    assert_eq!(net.channels.free().count(), 0);
+    let reach = Reach::of(&net.channels, &layers(&net.model, &net.channels));
+    assert_eq!((reach.channels, reach.free, reach.outer), (16, 0, 2));
+}
+
+#[test]
+fn zoo_models_keep_the_law() {
+    let zoo = std::env::var("ONNXSHRINK_ZOO").unwrap_or_else(|_| "../shared/zoo".into());
+    let zoo = Path::new(&zoo);
+    let cuts: u64 = std::env::var("ONNXSHRINK_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
+    let only = std::env::var("ONNXSHRINK_ONLY").unwrap_or_default();
+    let names = [
+        "students/mnist_student",
+        "models/mnist_resdw",
+        "models/mnist_resdw_bn",
+        "models/ppocr_cls",
+        "models/spam_tf",
+        "students/bert_student",
+        "models/ppocr_rec",
+        "models/efficientnet_lite0",
+        "models/minilm_spam",
+    ];
+    let architectures = std::env::var("ONNXSHRINK_ARCHITECTURES").ok();
+    let mut files: Vec<_> = names.iter().map(|name| zoo.join(format!("{name}.onnx"))).collect();
+    files.extend(
+        architectures.iter().flat_map(|folder| std::fs::read_dir(folder)).flatten().flatten().map(|e| e.path()),
+    );
+    for file in files.into_iter().filter(|file| file.to_string_lossy().contains(&only)) {
+        if !file.exists() {
+            println!("skipped: there is no `{}`; ONNXSHRINK_ZOO names the folder of the zoo", file.display());
+            continue;
+        }
+        let subject = Subject::new(crate::onnx::read(&file).unwrap_or_else(|error| panic!("{error}")).model);
+        let reach = Reach::of(&subject.channels, &layers(&subject.model, &subject.channels));
+        println!("{}: {} free of {} channels, {} outer", file.display(), reach.free, reach.channels, reach.outer);
+        for (pin, count) in reach.pins.iter().take(8) {
+            let what = match *pin {
+                super::Pin::Node(node, why) => format!("{}: {why}", subject.model.label(node)),
+                super::Pin::Input(value) | super::Pin::Output(value) => subject.model.value(value).name.clone(),
+                super::Pin::Nobody => "nobody".into(),
+            };
+            println!("    {count} {what}");
+        }
+        let given: Vec<String> = match file.file_stem().and_then(|name| name.to_str()) {
+            Some("ppocr_cls") => vec!["x=2,3,48,192".into()],
+            Some("ppocr_rec") => vec!["x=2,3,48,160".into()],
+            Some("minilm_spam" | "bert_student") => vec!["batch=2".into(), "seq=9".into()],
+            _ => vec![],
+        };
+        let sizes = FixedSizes::parse(&subject.model, &given).unwrap_or_else(|error| panic!("{error}"));
+        let inputs = subject.inputs(&sizes);
+        for seed in 0..cuts {
+            let removed = subject.some(seed, [0.3, 0.6][seed as usize % 2]);
+            subject.hold(&removed, &inputs);
+        }
+    }
+}

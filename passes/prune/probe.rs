@@ -1,0 +1,224 @@
+//! What samples tell of classes: how large the channels are that layers read, and how outputs change with them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use rayon::prelude::*;
+
+use super::criterion::{Subject, sums_along};
+use crate::analysis::channels::Lane;
+use crate::data::Random;
+use crate::ir::op::{Mul, ReduceSum};
+use crate::ir::{DType, Model, Size, Tensor, Type, ValueDef, ValueId};
+use crate::pass::PassError;
+use crate::runtime::{Execution, Runner};
+use crate::train::gradient::gradient;
+use crate::train::joint::logits;
+
+/// Samples of the inputs of a model, in its order.
+pub struct Samples {
+    pub inputs: Vec<Vec<Tensor>>,
+}
+
+/// The stream of random numbers that outputs are weighed with.
+const DIRECTIONS: u64 = 3 << 32;
+
+/// How outputs are weighed, whose change is looked at.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Direction {
+    /// By random signs: over many samples that is the change of all outputs.
+    Signs,
+    /// By the derivative of the log-likelihood of a class that is drawn from the model's own distribution.
+    Drawn,
+}
+
+fn failed(error: impl std::fmt::Display) -> PassError {
+    PassError(error.to_string())
+}
+
+/// For each class, the mean over all layers that read it of E |x|·‖W‖, where W are the weights that it is multiplied with:
+/// each over the mean of its layer.
+pub fn activations(subject: Subject, samples: &Samples) -> Result<Vec<f64>, PassError> {
+    let Subject { model, channels, layers, groups, .. } = subject;
+    let reads: Vec<_> = layers.iter().filter_map(|layer| Some((layer, layer.reads?))).collect();
+    let reads: Vec<_> = reads
+        .into_iter()
+        .filter(|(_, read)| channels.classes_of(read.lane).iter().any(|&class| groups.group(class).is_some()))
+        .collect();
+    let mut places: BTreeMap<(ValueId, usize), usize> = BTreeMap::new();
+    for (_, read) in &reads {
+        let next = places.len();
+        places.entry((read.value, read.axis)).or_insert(next);
+    }
+    let mut read: Vec<(ValueId, usize)> = vec![(model.graph(model.main).inputs[0], 0); places.len()];
+    places.iter().for_each(|(&which, &place)| read[place] = which);
+    let values: Vec<ValueId> = read.iter().map(|(value, _)| *value).collect();
+    let runner = Runner::with(model, &values, &Execution::float()).map_err(failed)?;
+    let seen = samples.inputs.par_iter().map(|inputs| {
+        let tensors = runner.run(inputs).map_err(failed)?;
+        let means = tensors.iter().zip(&read).map(|(tensor, &(_, axis))| {
+            let floats = tensor.floats().ok_or_else(|| PassError("a layer reads what is no float".into()))?;
+            let (length, inner) = (tensor.shape()[axis], tensor.shape()[axis + 1..].iter().product::<usize>());
+            let mut sums = vec![0.0; length];
+            for (index, block) in floats.chunks(inner.max(1)).enumerate() {
+                sums[index % length] += block.iter().map(|x| f64::from(x.abs())).sum::<f64>();
+            }
+            let count = (floats.len() / length.max(1)).max(1) as f64;
+            Ok(sums.into_iter().map(|sum| sum / count).collect::<Vec<f64>>())
+        });
+        means.collect::<Result<Vec<_>, PassError>>()
+    });
+    let seen: Vec<Vec<Vec<f64>>> = seen.collect::<Result<_, _>>()?;
+    let mut sizes: Vec<Vec<f64>> = vec![Vec::new(); values.len()];
+    for sample in seen {
+        for (sum, one) in sizes.iter_mut().zip(sample) {
+            sum.resize(one.len(), 0.0);
+            sum.iter_mut().zip(one).for_each(|(sum, x)| *sum += x);
+        }
+    }
+    let (mut scores, mut counts) = (vec![0.0; channels.len()], vec![0usize; channels.len()]);
+    for (layer, read) in reads {
+        let weight = model.constant(layer.weight).expect("layers have constant weights");
+        let norms = sums_along(weight, read.weight_axis, |w| w * w);
+        let sizes = &sizes[places[&(read.value, read.axis)]];
+        let parts: Vec<f64> = norms.iter().zip(sizes).map(|(norm, size)| norm.sqrt() * size).collect();
+        let mean = parts.iter().sum::<f64>() / parts.len().max(1) as f64;
+        for (class, part) in channels.classes_of(read.lane).iter().zip(parts) {
+            scores[class.index()] += part / mean.max(f64::MIN_POSITIVE);
+            counts[class.index()] += 1;
+        }
+    }
+    Ok(scores.into_iter().zip(counts).map(|(score, count)| score / count.max(1) as f64).collect())
+}
+
+/// For each class and sample, by how much r·y changes to first order when every layer reads zeros in its place: Σ x·∂(r·y)/∂x,
+/// where y are the outputs and r their weights. `add` takes in one such number.
+pub fn changes(
+    subject: Subject,
+    samples: &Samples,
+    direction: Direction,
+    mut add: impl FnMut(usize, f64),
+) -> Result<(), PassError> {
+    let Subject { model, channels, layers, groups, seed } = subject;
+    let mut probed = model.clone();
+    fix_inputs(&mut probed, &samples.inputs[0])?;
+    let outputs: Vec<ValueId> = probed.graph(probed.main).outputs.clone();
+    let outputs: Vec<ValueId> = outputs.into_iter().map(|output| logits(&probed, output)).collect();
+    let outputs: Vec<ValueId> = {
+        let shapes = crate::analysis::Shapes::infer(&probed);
+        outputs.into_iter().filter(|&output| shapes.dtype(output) == Some(DType::F32)).collect()
+    };
+    if outputs.is_empty() {
+        return Err(PassError("no output is of float32, so that nothing is known of its changes".into()));
+    }
+    let forward = Runner::with(&probed, &outputs, &Execution::float()).map_err(failed)?;
+    let first = forward.run(&samples.inputs[0]).map_err(failed)?;
+
+    let mut masks: HashMap<(Lane, usize), ValueId> = HashMap::new();
+    let mut lanes: Vec<(Lane, ValueId)> = Vec::new();
+    for layer in layers {
+        let Some(read) = layer.reads else { continue };
+        if !channels.classes_of(read.lane).iter().any(|&class| groups.group(class).is_some()) {
+            continue;
+        }
+        let behind = channels.axes(read.value).len() - read.axis - 1;
+        let mask = *masks.entry((read.lane, behind)).or_insert_with(|| {
+            let mut shape = vec![1; behind + 1];
+            shape[0] = channels.classes_of(read.lane).len();
+            let ones = Tensor::from_vec(shape.clone(), vec![1f32; shape[0]]);
+            let mask = probed.add_constant(probed.main, "mask", ones);
+            lanes.push((read.lane, mask));
+            mask
+        });
+        let masked = probed.insert_before(layer.node, Mul { a: read.value, b: mask }, "masked");
+        probed.set_input(layer.node, read.index, Some(masked));
+    }
+    let mut total: Option<ValueId> = None;
+    for (&output, tensor) in outputs.iter().zip(&first) {
+        let weights = probed.add_input(probed.main, "weights");
+        let shape = tensor.shape().iter().map(|&n| Size::Fixed(n as i64));
+        probed.set_type(weights, Some(Type::tensor(DType::F32, shape)));
+        let weighed = probed.append(probed.main, "weighed", Mul { a: output, b: weights });
+        let sum = ReduceSum { x: weighed, axes: None, keepdims: 0, noop_with_empty_axes: 0 };
+        let sum = probed.append(probed.main, "sum", sum);
+        total = Some(match total {
+            Some(total) => probed.append(probed.main, "total", crate::ir::op::Add { a: total, b: sum }),
+            None => sum,
+        });
+    }
+    let total = total.expect("there is an output");
+    let wrt: Vec<ValueId> = lanes.iter().map(|(_, mask)| *mask).collect();
+    let gradients = gradient(&mut probed, total, &wrt).map_err(failed)?;
+    let known: Vec<(Lane, ValueId)> =
+        lanes.iter().zip(gradients).filter_map(|((lane, _), gradient)| Some((*lane, gradient?))).collect();
+    if known.is_empty() {
+        return Err(PassError("no output depends on a channel that can be cut".into()));
+    }
+    let backward: Vec<ValueId> = known.iter().map(|(_, gradient)| *gradient).collect();
+    let runner = Runner::with(&probed, &backward, &Execution::float()).map_err(failed)?;
+
+    let run = |(index, inputs): (usize, &Vec<Tensor>)| -> Result<Vec<f64>, PassError> {
+        let mut random = Random::new(seed, DIRECTIONS + index as u64);
+        let answers = match direction {
+            Direction::Signs => None,
+            Direction::Drawn => Some(forward.run(inputs).map_err(failed)?),
+        };
+        let mut given = inputs.clone();
+        for (place, like) in first.iter().enumerate() {
+            let weights = match &answers {
+                None => (0..like.len()).map(|_| if random.below(2) == 0 { -1.0 } else { 1.0 }).collect(),
+                Some(answers) => drawn(&answers[place], &mut random),
+            };
+            given.push(Tensor::from_vec(like.shape().to_vec(), weights));
+        }
+        let results = runner.run(&given).map_err(failed)?;
+        let mut of_classes = vec![0.0; channels.len()];
+        for ((lane, _), tensor) in known.iter().zip(&results) {
+            let floats = tensor.floats().expect("a derivative is a float");
+            for (class, &x) in channels.classes_of(*lane).iter().zip(floats.iter()) {
+                of_classes[class.index()] += f64::from(x);
+            }
+        }
+        Ok(of_classes)
+    };
+    let seen: Vec<Vec<f64>> = samples.inputs.par_iter().enumerate().map(run).collect::<Result<_, _>>()?;
+    for sample in seen {
+        sample.into_iter().enumerate().for_each(|(class, change)| add(class, change));
+    }
+    Ok(())
+}
+
+/// softmax(y) - e, row by row, where e is a class that is drawn from softmax(y).
+fn drawn(scores: &Tensor, random: &mut Random) -> Vec<f32> {
+    let floats = scores.floats().expect("outputs of float32 were chosen");
+    let width = scores.shape().last().copied().unwrap_or(1).max(1);
+    let mut weights = Vec::with_capacity(floats.len());
+    for row in floats.chunks(width) {
+        let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let exponentials: Vec<f64> = row.iter().map(|&x| f64::from(x - highest).exp()).collect();
+        let sum: f64 = exponentials.iter().sum();
+        let mut rest = random.below(1 << 53) as f64 / (1u64 << 53) as f64 * sum;
+        let class = exponentials.iter().position(|&p| {
+            rest -= p;
+            rest < 0.0
+        });
+        let class = class.unwrap_or(width - 1);
+        weights
+            .extend(exponentials.iter().enumerate().map(|(i, p)| (p / sum) as f32 - f32::from(u8::from(i == class))));
+    }
+    weights
+}
+
+/// Gives inputs the shapes of a sample: gradients are written for fixed ones.
+fn fix_inputs(model: &mut Model, sample: &[Tensor]) -> Result<(), PassError> {
+    let inputs = model.graph(model.main).inputs.clone();
+    if inputs.len() != sample.len()
+        || inputs.iter().any(|&input| !matches!(model.value(input).def, ValueDef::Input { default: None }))
+    {
+        return Err(PassError("inputs with defaults are not known in training".into()));
+    }
+    for (input, tensor) in inputs.into_iter().zip(sample) {
+        let shape = tensor.shape().iter().map(|&n| Size::Fixed(n as i64));
+        model.set_type(input, Some(Type::tensor(tensor.dtype(), shape)));
+    }
+    Ok(())
+}

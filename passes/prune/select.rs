@@ -1,0 +1,166 @@
+//! Which classes go: the least important ones, until as much is cut as was asked for.
+//!
+//! Classes that occur in the same weights in the same way are a group: the channels of a layer, the neurons between two
+//! products, the heads of an attention, the width of a residual stream. Every group keeps a minimum, and every axis a place.
+
+use std::collections::HashMap;
+
+use super::cut::Cut;
+use super::layer::Layer;
+use crate::analysis::Shapes;
+use crate::analysis::channels::{Channels, Class, Lane};
+use crate::ir::{Model, ValueDef};
+
+/// The classes of a model that can be cut, in groups.
+pub struct Groups {
+    /// For each class, its group; none where it stays.
+    of: Vec<Option<usize>>,
+    /// For each group, its classes in order.
+    pub members: Vec<Vec<Class>>,
+    /// For each class, how many channels layers give in it.
+    width: Vec<usize>,
+    /// For each class, the lanes that have it, and in how many places.
+    places: Vec<Vec<(Lane, usize)>>,
+}
+
+/// What a selection keeps to.
+#[derive(Clone, Copy)]
+pub struct Rules {
+    /// Every group keeps at least so many classes.
+    pub minimum: usize,
+    /// What a group keeps is a multiple of this, where it loses any.
+    pub multiple: usize,
+}
+
+/// How much is cut, as a share of what there is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Amount {
+    /// Of the channels that can be cut.
+    Channels(f64),
+    Parameters(f64),
+    Bytes(f64),
+    Macs(f64),
+}
+
+impl Groups {
+    /// `may_go` tells of each class whether it may be cut.
+    pub fn new(model: &Model, channels: &Channels, layers: &[Layer], may_go: impl Fn(Class) -> bool) -> Groups {
+        let mut places = vec![Vec::new(); channels.len()];
+        for (lane, classes) in channels.lanes() {
+            for &class in classes.iter().filter(|&&class| channels.pin(class).is_none()) {
+                match places[class.index()].last_mut() {
+                    Some((last, count)) if *last == lane => *count += 1,
+                    _ => places[class.index()].push((lane, 1)),
+                }
+            }
+        }
+        // Where a class occurs in weights: its signature.
+        let mut weights: Vec<Vec<(usize, usize, usize)>> = vec![Vec::new(); channels.len()];
+        let constants = model.all_values().filter(|(_, of)| matches!(of.def, ValueDef::Constant(_)));
+        for (number, (value, _)) in constants.enumerate() {
+            for (axis, lane) in
+                channels.axes(value).iter().enumerate().filter_map(|(axis, lane)| Some((axis, (*lane)?)))
+            {
+                for &class in channels.classes_of(lane) {
+                    match weights[class.index()].last_mut() {
+                        Some((last, at, count)) if (*last, *at) == (number, axis) => *count += 1,
+                        _ => weights[class.index()].push((number, axis, 1)),
+                    }
+                }
+            }
+        }
+        let mut width = vec![0; channels.len()];
+        for (_, lane) in layers.iter().filter_map(|layer| layer.gives) {
+            channels.classes_of(lane).iter().for_each(|class| width[class.index()] += 1);
+        }
+        let mut numbers = HashMap::new();
+        let (mut of, mut members) = (vec![None; channels.len()], Vec::new());
+        for class in channels.free().filter(|&class| may_go(class)) {
+            let signature = std::mem::take(&mut weights[class.index()]);
+            let group = *numbers.entry(signature).or_insert(members.len());
+            if group == members.len() {
+                members.push(Vec::new());
+            }
+            members[group].push(class);
+            of[class.index()] = Some(group);
+        }
+        Groups { of, members, width, places }
+    }
+
+    pub fn group(&self, class: Class) -> Option<usize> {
+        self.of[class.index()]
+    }
+
+    /// The channels that layers give and that can be cut.
+    pub fn width(&self) -> usize {
+        self.members.iter().flatten().map(|class| self.width[class.index()]).sum()
+    }
+
+    pub fn width_of(&self, removed: &[bool]) -> usize {
+        removed.iter().zip(&self.width).filter(|(removed, _)| **removed).map(|(_, width)| width).sum()
+    }
+
+    /// The first `count` classes of `order` that may go, for each class whether it does.
+    fn first(&self, channels: &Channels, order: &[Class], count: usize, rules: Rules) -> Vec<bool> {
+        let mut removed = vec![false; self.of.len()];
+        let mut left: Vec<usize> = channels.lanes().map(|(_, classes)| classes.len()).collect();
+        let mut kept: Vec<usize> = self.members.iter().map(Vec::len).collect();
+        for &class in &order[..count] {
+            let group = self.of[class.index()].expect("only classes of groups are ordered");
+            let stays = self.places[class.index()].iter().any(|&(lane, places)| left[lane.index()] <= places);
+            if stays || kept[group] <= rules.minimum.max(1) {
+                continue;
+            }
+            kept[group] -= 1;
+            self.places[class.index()].iter().for_each(|&(lane, places)| left[lane.index()] -= places);
+            removed[class.index()] = true;
+        }
+        // The most important of those that went come back, until what is kept is a multiple.
+        for &class in order[..count].iter().rev() {
+            let group = self.of[class.index()].expect("only classes of groups are ordered");
+            let each = self.places[class.index()].iter().map(|&(_, places)| places).max().unwrap_or(1);
+            let multiple = rules.multiple / greatest_common_divisor(rules.multiple, each);
+            if removed[class.index()] && !kept[group].is_multiple_of(multiple) {
+                removed[class.index()] = false;
+                kept[group] += 1;
+            }
+        }
+        removed
+    }
+
+    /// The fewest of `order`, from its front, that make up `amount`, or all that may go. For each class whether it does.
+    pub fn select(
+        &self,
+        model: &Model,
+        channels: &Channels,
+        shapes: &Shapes,
+        order: &[Class],
+        amount: Amount,
+        rules: Rules,
+    ) -> Vec<bool> {
+        let cost = |removed: &[bool]| Cut::new(channels, shapes, removed).cost(model);
+        let all = cost(&vec![false; channels.len()]);
+        let reaches = |removed: &[bool]| {
+            let share = |which: usize| 1.0 - cost(removed)[which] as f64 / all[which].max(1) as f64;
+            match amount {
+                Amount::Channels(wanted) => self.width_of(removed) as f64 >= wanted * self.width() as f64 - 1e-9,
+                Amount::Parameters(wanted) => share(0) >= wanted - 1e-9,
+                Amount::Bytes(wanted) => share(1) >= wanted - 1e-9,
+                Amount::Macs(wanted) => share(2) >= wanted - 1e-9,
+            }
+        };
+        let (mut below, mut above) = (0, order.len());
+        while below < above {
+            let middle = below.midpoint(above);
+            match reaches(&self.first(channels, order, middle, rules)) {
+                true => above = middle,
+                false => below = middle + 1,
+            }
+        }
+        self.first(channels, order, below.min(order.len()), rules)
+    }
+}
+
+fn greatest_common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
+}
