@@ -454,9 +454,7 @@ fn zoo_models_keep_the_law() {
     ];
     let architectures = std::env::var("ONNXSHRINK_ARCHITECTURES").ok();
     let mut files: Vec<_> = names.iter().map(|name| zoo.join(format!("{name}.onnx"))).collect();
-    files.extend(
-        architectures.iter().flat_map(|folder| std::fs::read_dir(folder)).flatten().flatten().map(|e| e.path()),
-    );
+    files.extend(architectures.iter().flat_map(std::fs::read_dir).flatten().flatten().map(|e| e.path()));
     for file in files.into_iter().filter(|file| file.to_string_lossy().contains(&only)) {
         if !file.exists() {
             println!("skipped: there is no `{}`; ONNXSHRINK_ZOO names the folder of the zoo", file.display());

@@ -18,7 +18,7 @@ use crate::data::Random;
 use crate::ir::{Model, Tensor};
 use crate::pass::{Context, PassError};
 use crate::train::joint::can_stack;
-use crate::train::{Checkpoint, Epoch, Fit, Joint, Lessons, Loss, Plan, Settings, Watch, Weight, train};
+use crate::train::{Checkpoint, Epoch, Fit, Joint, Lessons, Loss, Plan, Settings, Watch, Weight, open_batch, train};
 use augment::Changes;
 use hints::Hint;
 use lessons::{Lesson, complete, lesson};
@@ -26,8 +26,8 @@ use lessons::{Lesson, complete, lesson};
 /// One run is to be worth so many multiply-accumulates: below, starting it takes longer than computing it.
 const RUN: u64 = 4_000_000;
 
-/// The multiply-accumulates that moving the gradient of one weight is worth.
-const MOVE: u64 = 16;
+/// The multiply-accumulates that one weight of a run is worth: it is packed twice, and its gradient is moved.
+const MOVE: u64 = 800;
 
 /// A step is at least so many runs, for as many threads.
 const RUNS: usize = 4;
@@ -107,9 +107,12 @@ pub(super) fn teach(
     let Lesson { mut lessons, goals, scaffold } = lesson(recipe, model, cx)?;
     trained.extend(scaffold.weights());
     let sample = lessons.inputs[0].clone();
-    let samples = samples_of_a_run(model, &sample, recipe);
+    let ends = [sample.clone(), lessons.inputs[lessons.inputs.len() - 1].clone()];
+    let open = if can_stack(model) { None } else { open_batch(model, &ends) };
+    let stacking = open.as_ref().unwrap_or(model);
+    let samples = samples_of_a_run(stacking, &sample, recipe);
     let plan = Plan {
-        model,
+        model: stacking,
         weights: &trained,
         goals: &goals,
         batch_statistics: recipe.batch_statistics,

@@ -257,7 +257,7 @@ mod tests {
         for epoch in 0..50 {
             let after = drawn(&augmentation, epoch);
             let zeros: Vec<usize> = (0..40).filter(|&i| after[i] == 0.0).map(|i| i % 20).collect();
-            assert!((2..=8).contains(&zeros.len()) && zeros.len() % 2 == 0, "{after:?}");
+            assert!((2..=8).contains(&zeros.len()) && zeros.len().is_multiple_of(2), "{after:?}");
             let span = |of: &dyn Fn(usize) -> usize| {
                 let all = zeros.iter().map(|&place| of(place));
                 all.clone().max().unwrap() - all.min().unwrap()

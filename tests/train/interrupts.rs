@@ -58,7 +58,7 @@ fn an_interrupt_ends_the_pass_with_the_best_weights_so_far() {
     let told = |text: String| notes.iter().any(|note| note.as_str().unwrap().contains(&text));
     assert!(told(format!("ended on request in epoch {}", epochs.len() + 1)), "{notes:?}");
     assert!(told(format!("kept epoch {}", best["epoch"])), "{notes:?}");
-    onnx::read(&folder.path().join("small.onnx")).unwrap().model.verify().unwrap();
+    onnx::read(folder.path().join("small.onnx")).unwrap().model.verify().unwrap();
 }
 
 #[test]
