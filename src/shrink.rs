@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::analysis::{FixedSizes, SizeError};
 use crate::data::{DEFAULT_COUNT, DataError, Dataset};
 use crate::ir::{Model, VerifierError};
-use crate::measure::{self, Check, CompareError, Comparison, ModelSize};
+use crate::measure::{self, Check, CompareError, Comparison, ModelSize, Profile};
 use crate::onnx::{self, Names, ReadError, WriteError, WriteOptions, Written};
 use crate::pass::{Context, Needs, NotationError, PassReport, Pipeline, PipelineError};
 use crate::passes;
@@ -48,6 +48,8 @@ pub struct Job {
     pub checkpoint_dir: Option<PathBuf>,
     /// Where to write the graph of a training step.
     pub emit_training_graph: Option<PathBuf>,
+    /// Take the time of each node of a training step.
+    pub profile: bool,
     /// The text of a pipeline; the default one if there is none.
     pub passes: Option<String>,
     /// Samples for passes that need them, and for the check.
@@ -89,6 +91,9 @@ pub struct Shrunk {
     /// The result in every arithmetic, over a few samples, where they differ.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub arithmetics: Vec<Rendition>,
+    /// Where the time of one run of the last training step went.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub training_step: Option<Profile>,
     /// Whether the result was no smaller, so that the original stands in its place.
     pub kept_original: bool,
     /// The file that was written, none where the check failed.
@@ -166,6 +171,7 @@ pub fn shrink(job: &Job, cx: &mut Context, progress: &dyn Progress) -> Result<Sh
     warnings.extend(student.iter().flat_map(|student| student.warnings.clone()));
     let start = student.as_ref().map_or(&original.model, |student| &student.model);
     cx.checkpoints = job.checkpoint_dir.clone();
+    cx.wants_profile = job.profile;
     cx.wants_training_graph = job.emit_training_graph.is_some();
     cx.original = Some(Arc::new(original.model.clone()));
     cx.teacher = job.teacher.as_ref().map(|file| onnx::read(file).map(|read| Arc::new(read.model))).transpose()?;
@@ -228,6 +234,10 @@ pub fn shrink(job: &Job, cx: &mut Context, progress: &dyn Progress) -> Result<Sh
             None => warnings.push(format!("`{}` is not written: no pass trains", file.display())),
         }
     }
+    let training_step = cx.training_step.take();
+    if job.profile && training_step.is_none() {
+        warnings.push("there is no profile of a training step: no pass trains".into());
+    }
     let failures = job.gates.failures(&check, pipeline.effect());
     let (written, small_bytes) = match failures.is_empty() || job.force {
         true => {
@@ -255,6 +265,7 @@ pub fn shrink(job: &Job, cx: &mut Context, progress: &dyn Progress) -> Result<Sh
         warnings,
         returned,
         arithmetics,
+        training_step,
         kept_original,
         output: written.map(|written| Output::of(&job.output, written)),
     })

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::analysis::{Cost, FixedSizes, Shapes};
 use crate::data::Random;
 use crate::ir::{Model, Tensor};
+use crate::measure::Profile;
 use crate::pass::{Context, PassError};
 use crate::train::joint::can_stack;
 use crate::train::{Checkpoint, Epoch, Fit, Joint, Lessons, Loss, Plan, Settings, Watch, Weight, open_batch, train};
@@ -134,6 +135,10 @@ pub(super) fn teach(
     let mut fit = Fit::new(joint, &plan, &lessons).map_err(failed)?;
     if let Some(augmentation) = augmentation {
         fit.augment(augmentation);
+    }
+    if cx.wants_profile {
+        let nodes = fit.profile(&learned).map_err(failed)?;
+        cx.training_step = Some(Profile::of([&nodes[..]].into_iter()));
     }
 
     cx.finish.store(false, Ordering::Relaxed);

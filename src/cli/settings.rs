@@ -35,6 +35,9 @@ pub struct Settings {
     /// Write the graph of one training step too: data, weights and targets in, loss and gradients out
     #[arg(long, value_name = "FILE")]
     pub emit_training_graph: Option<PathBuf>,
+    /// Tell how long each node of a training step takes, and which run in kernels of ours
+    #[arg(long)]
+    pub profile: bool,
     /// Put large weights into a second file beside the model
     #[arg(long)]
     pub external_data: bool,
@@ -135,6 +138,7 @@ impl Settings {
             passes: self.passes.or(recipe.passes),
             checkpoint_dir: self.checkpoint_dir.or(recipe.checkpoint_dir),
             emit_training_graph: self.emit_training_graph.or(recipe.emit_training_graph),
+            profile: self.profile || recipe.profile,
             external_data: self.external_data || recipe.external_data,
             seed: self.seed.or(recipe.seed),
             threads: self.threads.or(recipe.threads),

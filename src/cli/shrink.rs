@@ -67,6 +67,7 @@ fn job(model: PathBuf, settings: &Settings) -> Result<Job, CliError> {
         model,
         checkpoint_dir: settings.checkpoint_dir.clone(),
         emit_training_graph: settings.emit_training_graph.clone(),
+        profile: settings.profile,
         student: settings.student.clone(),
         teacher: settings.teacher.clone(),
         passes: settings.passes.clone(),

@@ -76,6 +76,8 @@ pub struct NodeShare {
     pub operator: String,
     /// Whether it computed with 8-bit integers.
     pub int8: bool,
+    /// Whether it ran in an operator of ours.
+    pub ours: bool,
     /// Milliseconds a sample.
     pub ms: f64,
     /// Of the time of all nodes.
@@ -88,6 +90,8 @@ pub struct OperatorShare {
     pub nodes: usize,
     /// Those of them that computed with 8-bit integers.
     pub int8: usize,
+    /// Nodes that ran in operators of ours.
+    pub ours: usize,
     /// Milliseconds a sample.
     pub ms: f64,
     pub share: f64,
@@ -158,7 +162,7 @@ pub fn run(model: &Model, inputs: Inputs, options: RunOptions) -> Result<(Run, V
 
     let mut times: Vec<Duration> = samples.iter().map(|sample| sample.time).collect();
     times.sort();
-    let profile = options.profile.then(|| Profile::of(&samples));
+    let profile = options.profile.then(|| Profile::of(samples.iter().map(|sample| &sample.nodes[..])));
     let (mut figures, mut verdicts, mut kept) = (Vec::new(), Verdicts::default(), Vec::new());
     for sample in samples {
         match figures.is_empty() {
@@ -297,27 +301,31 @@ impl Score {
 }
 
 impl Profile {
-    fn of(samples: &[Sample]) -> Profile {
+    /// Of the nodes of each run.
+    pub fn of<'n>(runs: impl ExactSizeIterator<Item = &'n [NodeTime]>) -> Profile {
+        let count = runs.len().max(1);
         let mut nodes: IndexMap<&str, (&NodeTime, Duration, bool)> = IndexMap::new();
-        for node in samples.iter().flat_map(|sample| &sample.nodes) {
+        for node in runs.flatten() {
             let (_, time, int8) = nodes.entry(&node.id).or_insert((node, Duration::ZERO, false));
             (*time, *int8) = (*time + node.time, *int8 | node.int8);
         }
         let total: Duration = nodes.values().map(|(_, time, _)| *time).sum();
-        let ms = |time: Duration| milliseconds(time) / samples.len().max(1) as f64;
+        let ms = |time: Duration| milliseconds(time) / count as f64;
         let share = |time: Duration| time.as_secs_f64() / total.as_secs_f64().max(f64::MIN_POSITIVE);
 
-        let mut operators: IndexMap<&str, (usize, usize, Duration)> = IndexMap::new();
+        let mut operators: IndexMap<&str, (usize, usize, usize, Duration)> = IndexMap::new();
         for (node, time, int8) in nodes.values() {
-            let (count, in_int8, sum) = operators.entry(&node.op).or_default();
+            let (count, in_int8, ours, sum) = operators.entry(&node.op).or_default();
             (*count, *in_int8, *sum) = (*count + 1, *in_int8 + usize::from(*int8), *sum + *time);
+            *ours += usize::from(node.ours);
         }
-        operators.sort_by(|_, a, _, b| b.2.cmp(&a.2));
+        operators.sort_by(|_, a, _, b| b.3.cmp(&a.3));
         nodes.sort_by(|_, a, _, b| b.1.cmp(&a.1));
-        let operators = operators.into_iter().map(|(operator, (nodes, int8, time))| OperatorShare {
+        let operators = operators.into_iter().map(|(operator, (nodes, int8, ours, time))| OperatorShare {
             operator: operator.into(),
             nodes,
             int8,
+            ours,
             ms: ms(time),
             share: share(time),
         });
@@ -325,6 +333,7 @@ impl Profile {
             node: node.name.clone(),
             operator: node.op.clone(),
             int8,
+            ours: node.ours,
             ms: ms(time),
             share: share(time),
         });
@@ -355,18 +364,13 @@ mod tests {
             op: op.into(),
             time: Duration::from_millis(ms),
             int8,
+            ours: int8,
         };
-        let sample = |nodes| Sample {
-            outputs: vec![],
-            figures: vec![],
-            verdicts: Verdicts::default(),
-            time: Duration::ZERO,
-            nodes,
-        };
-        let profile = Profile::of(&[
-            sample(vec![node("a", "Conv", 1, true), node("b", "Relu", 4, false), node("c", "Conv", 2, false)]),
-            sample(vec![node("a", "Conv", 5, true), node("b", "Relu", 8, false)]),
-        ]);
+        let runs = [
+            vec![node("a", "Conv", 1, true), node("b", "Relu", 4, false), node("c", "Conv", 2, false)],
+            vec![node("a", "Conv", 5, true), node("b", "Relu", 8, false)],
+        ];
+        let profile = Profile::of(runs.iter().map(|nodes| &nodes[..]));
         let nodes: Vec<_> = profile.nodes.iter().map(|node| (&*node.node, node.int8, node.ms, node.share)).collect();
         assert_eq!(nodes, [("b", false, 6.0, 0.6), ("a", true, 3.0, 0.3), ("c", false, 1.0, 0.1)]);
         let operators: Vec<_> = profile.operators.iter().map(|op| (&*op.operator, op.nodes, op.int8, op.ms)).collect();

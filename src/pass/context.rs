@@ -15,6 +15,7 @@ use super::Observer;
 use crate::analysis::Shapes;
 use crate::data::Dataset;
 use crate::ir::{Model, NodeId};
+use crate::measure::Profile;
 use crate::rewrite::{Miss, Outcome, Rules};
 
 /// What a pass may use besides the model.
@@ -36,6 +37,9 @@ pub struct Context {
     /// The last training step that a pass made, as a model of its own, where the user wants it.
     pub training_graph: Option<Model>,
     pub wants_training_graph: bool,
+    /// The same of the time of its nodes.
+    pub training_step: Option<Profile>,
+    pub wants_profile: bool,
     /// What the running pass tells step by step, for the report: one entry an epoch, say.
     pub log: Vec<Json>,
     /// What came of each pass of the pipeline, in the order they first ran.

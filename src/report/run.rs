@@ -5,7 +5,7 @@ use std::fmt::{Display, Formatter, Result};
 use comfy_table::{Cell, CellAlignment};
 
 use super::figures::{new_table, shortened};
-use crate::measure::{Evidence, OutputFigures, Profile, Run};
+use crate::measure::{Evidence, NodeShare, OutputFigures, Profile, Run};
 
 /// Shows a run in at most 80 columns, without a newline at the end.
 pub struct RunTable<'a>(pub &'a Run);
@@ -17,7 +17,7 @@ impl Display for RunTable<'_> {
     fn fmt(&self, f: &mut Formatter) -> Result {
         let Run { inputs, outputs, accuracy, median_ms, threads, warnings, profile } = self.0;
         if let Some(profile) = profile {
-            write!(f, "{}\n\n", ProfileTable(profile))?;
+            write!(f, "{}\n\n", ProfileTable { profile, shows: Shown::Int8 })?;
         }
         let mut table = new_table(["output", "type", "shape", "min", "max", "mean", "std"]);
         for column in [1, 2] {
@@ -75,14 +75,29 @@ fn evidence(inputs: &Evidence) -> String {
     }
 }
 
-struct ProfileTable<'a>(&'a Profile);
+/// Where the time of a run or of a training step goes.
+pub(super) struct ProfileTable<'a> {
+    pub profile: &'a Profile,
+    pub shows: Shown,
+}
+
+/// Which nodes are told from others.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Shown {
+    Int8,
+    /// Those that ran in operators of ours.
+    Ours,
+}
 
 impl Display for ProfileTable<'_> {
     fn fmt(&self, f: &mut Formatter) -> Result {
-        let Profile { nodes, operators, total_ms } = self.0;
+        let Profile { nodes, operators, total_ms } = self.profile;
+        let ours = self.shows == Shown::Ours;
+        let is_marked = |node: &NodeShare| if ours { node.ours } else { node.int8 };
         let ms = |ms: f64| format!("{ms:.3}");
         let share = |share: f64| format!("{:.1} %", 100.0 * share);
-        let mark = |int8: bool| String::from(if int8 { "int8" } else { "" });
+        let word = if ours { "ours" } else { "int8" };
+        let mark = |node: &NodeShare| String::from(if is_marked(node) { word } else { "" });
 
         let mut table = new_table(["node", "operator", "", "ms", "share"]);
         for column in [1, 2] {
@@ -91,7 +106,7 @@ impl Display for ProfileTable<'_> {
         let shown = nodes.iter().take_while(|node| node.share >= SMALLEST_SHARE);
         for node in shown.clone() {
             let names = [shortened(&node.node, 30), shortened(&node.operator, 22)];
-            table.add_row(names.into_iter().chain([mark(node.int8), ms(node.ms), share(node.share)]).map(Cell::new));
+            table.add_row(names.into_iter().chain([mark(node), ms(node.ms), share(node.share)]).map(Cell::new));
         }
         let rest = &nodes[shown.count()..];
         if !rest.is_empty() {
@@ -103,16 +118,17 @@ impl Display for ProfileTable<'_> {
         table.add_row(["total".into(), String::new(), String::new(), ms(*total_ms), share(1.0)].map(Cell::new));
         write!(f, "{}\n\n", table.trim_fmt())?;
 
-        let mut table = new_table(["operator", "nodes", "in int8", "ms", "share"]);
+        let mut table = new_table(["operator", "nodes", if ours { "ours" } else { "in int8" }, "ms", "share"]);
         for operator in operators {
-            let counts = [operator.nodes.to_string(), operator.int8.to_string()];
+            let counts = [operator.nodes, if ours { operator.ours } else { operator.int8 }].map(|n| n.to_string());
             let name = shortened(&operator.operator, 40);
             let cells = [name].into_iter().chain(counts).chain([ms(operator.ms), share(operator.share)]);
             table.add_row(cells.map(Cell::new));
         }
-        let in_int8 = nodes.iter().filter(|node| node.int8).map(|node| node.share).sum::<f64>() + 0.0;
+        let marked = nodes.iter().filter(|node| is_marked(node)).map(|node| node.share).sum::<f64>() + 0.0;
         write!(f, "{}\n\n", table.trim_fmt())?;
-        write!(f, "{} of the time is spent in nodes that compute with 8-bit integers", share(in_int8))
+        let what = if ours { "run in kernels of ours" } else { "compute with 8-bit integers" };
+        write!(f, "{} of the time is spent in nodes that {what}", share(marked))
     }
 }
 
@@ -120,7 +136,7 @@ impl Display for ProfileTable<'_> {
 mod tests {
     use super::*;
     use crate::ir::DType;
-    use crate::measure::{ElementFigures, Metric, NodeShare, OperatorShare, Score};
+    use crate::measure::{ElementFigures, Metric, OperatorShare, Score};
 
     #[test]
     fn everything_that_was_measured_is_shown() {
@@ -138,6 +154,7 @@ mod tests {
             node: node.into(),
             operator: operator.into(),
             int8,
+            ours: int8,
             ms,
             share: ms / 4.0,
         };
@@ -147,7 +164,14 @@ mod tests {
                 node("/b", "Relu", false, 0.998),
                 node("/c", "Add", false, 0.002),
             ],
-            operators: vec![OperatorShare { operator: "Conv".into(), nodes: 1, int8: 1, ms: 3.0, share: 0.75 }],
+            operators: vec![OperatorShare {
+                operator: "Conv".into(),
+                nodes: 1,
+                int8: 1,
+                ours: 1,
+                ms: 3.0,
+                share: 0.75,
+            }],
             total_ms: 4.0,
         };
         let run = Run {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::ComparisonTable;
 use super::passes::pass_reports;
+use super::run::{ProfileTable, Shown};
 use crate::shrink::{Rendition, Shrunk};
 
 /// The report for the terminal.
@@ -14,6 +15,9 @@ pub fn shrunk(shrunk: &Shrunk, explain: bool, times: bool) -> String {
     }
     if !shrunk.passes.is_empty() {
         let _ = writeln!(text, "{}\n", pass_reports(&shrunk.passes, explain, times).trim_end());
+    }
+    if let Some(profile) = &shrunk.training_step {
+        let _ = writeln!(text, "a training step:\n\n{}\n", ProfileTable { profile, shows: Shown::Ours });
     }
     let _ = writeln!(text, "{}\n", ComparisonTable(&shrunk.comparison));
     for Rendition { arithmetic, sqnr_db, cosine } in &shrunk.arithmetics {

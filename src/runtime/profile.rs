@@ -8,6 +8,8 @@ use indexmap::IndexMap;
 use tract_onnx::prelude::{DatumType, TValue, TVec, TractResult, TypedRunnableModel};
 use tract_onnx::tract_core::plan::eval;
 
+use super::int8::operators::PREFIX;
+
 /// The time that one node took in one run.
 #[derive(Clone, Debug)]
 pub struct NodeTime {
@@ -19,6 +21,8 @@ pub struct NodeTime {
     pub time: Duration,
     /// Whether any part of it computed with 8-bit integers.
     pub int8: bool,
+    /// Whether any part of it ran in an operator of ours, and not in tract's.
+    pub ours: bool,
 }
 
 /// How a node of the model is called, by the id that begins its name in tract.
@@ -59,12 +63,13 @@ pub(super) fn run(
                         Some(label) => (label.name.clone(), label.op.clone()),
                         None => (node.name.clone(), node.op.name().to_string()),
                     };
-                    let entry = NodeTime { id: id.clone(), name, op, time: Duration::ZERO, int8: false };
+                    let entry = NodeTime { id: id.clone(), name, op, time: Duration::ZERO, int8: false, ours: false };
                     times.entry(id).or_insert(entry)
                 }
             };
             entry.time += time;
             entry.int8 |= int8;
+            entry.ours |= node.op.name().starts_with(PREFIX);
         }
         results
     })?;
