@@ -41,7 +41,6 @@ pub(super) struct Scaffold {
     values: Vec<ValueId>,
     /// Projections, which are trained.
     projections: Vec<ValueId>,
-    constants: Vec<ValueId>,
 }
 
 impl Scaffold {
@@ -115,7 +114,6 @@ impl Scaffold {
         let norm = model.append(main, "hint.norm", Sqrt { x: norm });
         let value = model.append(main, "hint.attention", Div { a: map, b: norm });
         self.values.push(value);
-        self.constants.extend([axes, tiny]);
         value
     }
 
@@ -151,7 +149,6 @@ impl Scaffold {
         };
         self.values.push(value);
         self.projections.push(w);
-        self.constants.push(w);
         value
     }
 
@@ -159,11 +156,10 @@ impl Scaffold {
         self.projections.iter().map(|&value| Weight { value, decays: true })
     }
 
-    /// Takes it off again.
+    /// Takes it off again, with the constants that nothing else reads.
     pub fn remove(self, model: &mut Model) {
         for value in self.values {
             model.sweep(model.producer(value).expect("it was added as a node"));
         }
-        self.constants.into_iter().for_each(|constant| model.remove_constant(constant));
     }
 }
