@@ -132,6 +132,10 @@ pub fn changes(
         let masked = probed.insert_before(layer.node, Mul { a: read.value, b: mask }, "masked");
         probed.set_input(layer.node, read.index, Some(masked));
     }
+    // As inputs, so that nothing is folded into them.
+    let ones: Vec<Tensor> = lanes.iter().map(|(_, mask)| probed.constant(*mask).expect("it is one").clone()).collect();
+    let wrt: Vec<ValueId> = lanes.iter().map(|(_, mask)| *mask).collect();
+    probed.make_inputs(&wrt);
     let mut total: Option<ValueId> = None;
     for (&output, tensor) in outputs.iter().zip(&first) {
         let weights = probed.add_input(probed.main, "weights");
@@ -146,7 +150,6 @@ pub fn changes(
         });
     }
     let total = total.expect("there is an output");
-    let wrt: Vec<ValueId> = lanes.iter().map(|(_, mask)| *mask).collect();
     let gradients = gradient(&mut probed, total, &wrt).map_err(failed)?;
     let known: Vec<(Lane, ValueId)> =
         lanes.iter().zip(gradients).filter_map(|((lane, _), gradient)| Some((*lane, gradient?))).collect();
@@ -162,7 +165,7 @@ pub fn changes(
             Direction::Signs => None,
             Direction::Drawn => Some(forward.run(inputs).map_err(failed)?),
         };
-        let mut given = inputs.clone();
+        let mut given = [&inputs[..], &ones].concat();
         for (place, like) in first.iter().enumerate() {
             let weights = match &answers {
                 None => (0..like.len()).map(|_| if random.below(2) == 0 { -1.0 } else { 1.0 }).collect(),
