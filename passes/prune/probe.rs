@@ -11,7 +11,7 @@ use crate::ir::op::{Mul, ReduceSum};
 use crate::ir::{DType, Model, Size, Tensor, Type, ValueDef, ValueId};
 use crate::pass::PassError;
 use crate::runtime::{Execution, Runner};
-use crate::train::gradient::gradient;
+use crate::train::gradient::gradient_in_ours;
 use crate::train::joint::logits;
 
 /// Samples of the inputs of a model, in its order.
@@ -150,14 +150,14 @@ pub fn changes(
         });
     }
     let total = total.expect("there is an output");
-    let gradients = gradient(&mut probed, total, &wrt).map_err(failed)?;
+    let gradients = gradient_in_ours(&mut probed, total, &wrt).map_err(failed)?;
     let known: Vec<(Lane, ValueId)> =
         lanes.iter().zip(gradients).filter_map(|((lane, _), gradient)| Some((*lane, gradient?))).collect();
     if known.is_empty() {
         return Err(PassError("no output depends on a channel that can be cut".into()));
     }
     let backward: Vec<ValueId> = known.iter().map(|(_, gradient)| *gradient).collect();
-    let runner = Runner::with(&probed, &backward, &Execution::float()).map_err(failed)?;
+    let runner = Runner::with(&probed, &backward, &Execution::training()).map_err(failed)?;
 
     let run = |(index, inputs): (usize, &Vec<Tensor>)| -> Result<Vec<f64>, PassError> {
         let mut random = Random::new(seed, DIRECTIONS + index as u64);

@@ -94,6 +94,22 @@ pub fn gradient(model: &mut Model, loss: ValueId, wrt: &[ValueId]) -> Result<Vec
     gradient_on(&mut tape, loss, wrt)
 }
 
+/// [`gradient`] with operators of ours, which run only [as training runs](crate::runtime::Execution::training).
+///
+/// # Errors
+/// As [`gradient`].
+pub fn gradient_in_ours(
+    model: &mut Model,
+    loss: ValueId,
+    wrt: &[ValueId],
+) -> Result<Vec<Option<ValueId>>, GradientError> {
+    let mut tape = Tape::new(model);
+    tape.has_ours = true;
+    let gradients = gradient_on(&mut tape, loss, wrt)?;
+    tape.declare();
+    Ok(gradients)
+}
+
 /// [`gradient`] behind what `tape` has written already.
 pub(crate) fn gradient_on(
     tape: &mut Tape,

@@ -8,8 +8,7 @@ mod quantization;
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
 
-use super::tape::Tape;
-use super::{differentiable, gradient, gradient_on};
+use super::{differentiable, gradient, gradient_in_ours};
 use crate::analysis::Shapes;
 use crate::ir::op::{Add, Mul, ReduceSum};
 use crate::ir::{Attr, DType, Model, Operation, Size, Tensor, Type, ValueId};
@@ -188,10 +187,7 @@ fn with_ours(
     inputs: &[Tensor],
 ) -> Result<Vec<Tensor>, String> {
     let mut model = model.clone();
-    let mut tape = Tape::new(&mut model);
-    tape.has_ours = true;
-    let gradients = gradient_on(&mut tape, loss, trained).map_err(|error| error.to_string())?;
-    tape.declare();
+    let gradients = gradient_in_ours(&mut model, loss, trained).map_err(|error| error.to_string())?;
     let outputs: Vec<ValueId> = results.iter().copied().chain(gradients.into_iter().flatten()).collect();
     let runner = Runner::with(&model, &outputs, &Execution::training()).map_err(|error| error.to_string())?;
     runner.run(inputs).map_err(|error| error.to_string())
