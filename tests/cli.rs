@@ -419,3 +419,20 @@ fn a_run_sums_as_its_arithmetic_says_on_every_instruction_set() {
     }
     assert_eq!(code(&["run", &model_text, "--data", &data_text, "--arithmetic", "wide"]), 2);
 }
+
+#[test]
+fn a_profile_of_a_training_step_tells_what_runs_in_kernels_of_ours() {
+    let folder = folder();
+    let (_, out) = path(&folder, "trained.onnx");
+    for normalization in ["batch", "frozen"] {
+        let passes = format!("distill(epochs=1,batch-size=4,validation=0.3,normalization={normalization})");
+        let output = run(&[MODEL, "--data", DATA, "--passes", &passes, "--profile", "--no-check", "-o", &out]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(text.contains("a training step:"), "{text}");
+        let convolution = text.lines().find(|line| line.contains("OnnxshrinkBlockedConv"));
+        assert!(convolution.is_some_and(|line| line.contains("ours")), "{text}");
+    }
+    let untrained = run(&[MODEL, "--passes", "cleanup", "--profile", "--no-check", "-o", &out]);
+    assert!(String::from_utf8_lossy(&untrained.stdout).contains("no pass trains"));
+}

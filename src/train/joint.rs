@@ -2,6 +2,7 @@
 
 use super::TrainError;
 use super::gradient::gradient_on;
+use super::gradient::normalization::write_out;
 use super::gradient::operators::ScatterND;
 use super::gradient::tape::Tape;
 use super::loss::Goal;
@@ -192,7 +193,10 @@ impl Written {
             total = Some(total.map_or(loss, |total| tape.add(total, loss)));
         }
         let loss = total.ok_or(TrainError::NoOutput)?;
-        let forward = model.clone();
+        let mut forward = model.clone();
+        write_out_normalizations(&mut forward, &[]);
+        let in_training: Vec<NodeId> = normalizations.iter().map(|(node, _)| *node).collect();
+        write_out_normalizations(&mut model, &in_training);
 
         let running = normalizations.iter().flat_map(|(node, _)| train_normalization(&mut model, *node)).collect();
         let mut tape = Tape::new(&mut model);
@@ -278,6 +282,22 @@ fn normalizations(model: &Model, weights: &[Weight]) -> Vec<(NodeId, [ValueId; 2
         ((trained(scale) || trained(bias)) && known && !training_mode).then_some((node, [mean, var]))
     });
     found.collect()
+}
+
+/// Writes out the normalizations by given mean and variance whose parameters are inputs, but for some.
+fn write_out_normalizations(model: &mut Model, except: &[NodeId]) {
+    let is_open = |node: &NodeId| {
+        let view: Option<BatchNormalization> = model.view(*node);
+        view.is_some_and(|view| {
+            let parameters = [view.scale, view.bias, view.mean, view.var];
+            !view.training_mode && parameters.iter().any(|&value| model.constant(value).is_none())
+        })
+    };
+    let found: Vec<NodeId> = model.nodes_of(model.main).filter(is_open).filter(|node| !except.contains(node)).collect();
+    let mut tape = Tape::new(model);
+    tape.prefix = "normalization".into();
+    found.into_iter().for_each(|node| write_out(&mut tape, node));
+    tape.declare();
 }
 
 /// Lets a normalization use the statistics of the batch, and returns the running ones behind it.

@@ -13,7 +13,7 @@ mod arithmetic;
 mod convolution;
 mod indexing;
 mod layout;
-mod normalization;
+pub(crate) mod normalization;
 pub(crate) mod operators;
 mod pool;
 mod product;

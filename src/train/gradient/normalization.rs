@@ -5,8 +5,8 @@ use super::operators::{GroupNormalization, RMSNormalization};
 use super::softmax::wrapped;
 use super::tape::Tape;
 use super::{Gradients, Refusal, Site};
-use crate::ir::ValueId;
 use crate::ir::op::{Add, BatchNormalization, InstanceNormalization, LayerNormalization, Mul};
+use crate::ir::{NodeId, ValueId};
 
 struct Normalized {
     /// x̂
@@ -144,6 +144,26 @@ pub(super) fn batch(tape: &mut Tape, site: &Site) -> Result<Gradients, Refusal> 
     });
     let dbias = site.wants(2).then(|| tape.sum(dy, &axes, false));
     Ok(vec![dx, dscale, dbias])
+}
+
+/// Writes out a normalization by given mean and variance: the runtime wants constants there, and what is trained is none.
+///
+/// y = x·g + b, where g = scale/√(var + ε) and b = bias - mean·g
+pub(crate) fn write_out(tape: &mut Tape, node: NodeId) {
+    let view: Option<BatchNormalization> = tape.model.view(node);
+    let (Some(view), Some(y)) = (view, tape.model.node(node).outputs[0]) else { return };
+    let BatchNormalization { x, scale, bias, mean, var, epsilon, .. } = view;
+    let channel = channel_shape(&tape.shape(x));
+    let (factor, offset) = tape.before(node, |tape| {
+        let positive = tape.shift(var, epsilon.into());
+        let inverse = tape.reciprocal_sqrt(positive);
+        let factor = tape.mul(scale, inverse);
+        let moved = tape.mul(mean, factor);
+        let offset = tape.sub(bias, moved);
+        let factor = tape.reshape(factor, &channel);
+        (tape.mul(x, factor), tape.reshape(offset, &channel))
+    });
+    tape.redefine(y, Add { a: factor, b: offset });
 }
 
 /// A normalization whose scale and shift belong to channels.
