@@ -79,7 +79,7 @@ proptest! {
                 10..=17 => append(&mut model, BINARY[kind % BINARY.len()], &[a, b], &[]),
                 18..=20 => {
                     let fraction = append(&mut model, "Sigmoid", &[b], &[]);
-                    let positive = append(&mut model, "Max", &[fraction, half], &[]);
+                    let positive = append(&mut model, "Add", &[fraction, half], &[]);
                     append(&mut model, OF_FRACTION[kind % OF_FRACTION.len()], &[a, positive], &[])
                 }
                 _ => {
