@@ -1,20 +1,26 @@
 //! Elementwise operators of floats on tiles that stay in the first cache.
 
+use super::exponential::{erf, exp, sigmoid, tanh};
 use super::widest::widest;
 
-/// Elements of a tile.
-pub const TILE: usize = 512;
+/// Elements of a tile at most.
+pub const TILE: usize = 1024;
 
 /// y = f(x)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unary {
     Abs,
+    Erf,
+    Exp,
+    Log,
     Neg,
     Reciprocal,
     ReciprocalSqrt,
+    Sigmoid,
     Sign,
     Sqrt,
     Square,
+    Tanh,
 }
 
 /// y = f(a, b)
@@ -50,9 +56,13 @@ impl Unary {
     pub fn run(self, x: &[f32], y: &mut [f32]) {
         match self {
             Unary::Abs => each!(x, y, x.abs()),
+            Unary::Erf => each!(x, y, erf(x)),
+            Unary::Exp => each!(x, y, exp(x)),
+            Unary::Log => each!(x, y, x.ln()),
             Unary::Neg => each!(x, y, -x),
             Unary::Reciprocal => each!(x, y, 1.0 / x),
             Unary::ReciprocalSqrt => each!(x, y, 1.0 / x.sqrt()),
+            Unary::Sigmoid => each!(x, y, sigmoid(x)),
             // NaN stays.
             Unary::Sign => each!(
                 x,
@@ -67,6 +77,7 @@ impl Unary {
             ),
             Unary::Sqrt => each!(x, y, x.sqrt()),
             Unary::Square => each!(x, y, x * x),
+            Unary::Tanh => each!(x, y, tanh(x)),
         }
     }
 }
@@ -107,6 +118,17 @@ impl Repeated {
         Repeated { axes: merged }
     }
 
+    /// The elements of some places from `start` on, if they lie side by side.
+    pub fn slice<'a>(&self, values: &'a [f32], start: usize, count: usize) -> Option<&'a [f32]> {
+        let (&[length, stride], outer) = self.axes.split_last()?;
+        let column = start % length;
+        if stride != 1 || column + count > length {
+            return None;
+        }
+        let first = first_of(outer, start / length) + column;
+        Some(&values[first..first + count])
+    }
+
     /// Writes the elements of the result's places from `start` on.
     pub fn fill(&self, values: &[f32], start: usize, tile: &mut [f32]) {
         let (&[length, stride], outer) = self.axes.split_last().expect("there is an axis");
@@ -118,12 +140,8 @@ impl Repeated {
         let mut done = 0;
         while done < tile.len() {
             let place = start + done;
-            let (within, mut rest) = (place % (length * rows), place / (length * rows));
-            let mut first = 0;
-            for [length, stride] in outer.iter().rev() {
-                first += rest % length * stride;
-                rest /= length;
-            }
+            let within = place % (length * rows);
+            let first = first_of(outer, place / (length * rows));
             let span = (length * rows - within).min(tile.len() - done);
             let to = &mut tile[done..done + span];
             if stride == 0 {
@@ -144,6 +162,16 @@ impl Repeated {
             done += span;
         }
     }
+}
+
+/// The offset of a place along some axes.
+fn first_of(axes: &[[usize; 2]], place: usize) -> usize {
+    let (mut rest, mut first) = (place, 0);
+    for [length, stride] in axes.iter().rev() {
+        first += rest % length * stride;
+        rest /= length;
+    }
+    first
 }
 
 /// Elements so far apart.
@@ -171,10 +199,13 @@ mod tests {
                     values[std::iter::zip(index, strides).map(|(index, stride)| index * stride).sum::<usize>()]
                 })
                 .collect();
-            for (start, length) in [(0, 120), (7, 50), (59, 2), (13, 107)] {
+            for (start, length) in [(0, 120), (7, 50), (59, 2), (13, 107), (61, 4)] {
                 let mut tile = vec![f32::NAN; length];
                 repeated.fill(&values, start, &mut tile);
                 assert_eq!(tile, expected[start..start + length], "{strides:?} from {start}");
+                if let Some(slice) = repeated.slice(&values, start, length) {
+                    assert_eq!(slice, tile);
+                }
             }
         }
     }

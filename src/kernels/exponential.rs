@@ -1,4 +1,4 @@
-//! exp of floats, in a form that the compiler vectorizes.
+//! exp of floats and what is made of it, in a form that the compiler vectorizes.
 
 // Loops over registers are counted: an iterator may stay a call.
 #![allow(clippy::needless_range_loop)]
@@ -12,28 +12,88 @@ pub(super) fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FUSED { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// eˣ of x ≤ 0 within two units of the last place; what would be smaller than the smallest normal number is 0.
-///
-/// x = n · ln 2 + r with |r| ≤ ln 2 / 2, and eʳ by the polynomial of Cephes' `expf`.
+/// 1.5 · 2²³: adding it rounds to an integer, which is then in the lowest bits.
+const ROUNDING: f32 = 12_582_912.0;
+
+/// e^(x - n · ln 2), where that is at most ln 2 / 2 from 0, by the polynomial of Cephes' `expf`.
 #[inline(always)]
-pub(super) fn exp_of_negative<const FUSED: bool>(x: f32) -> f32 {
-    const LOWEST: f32 = -87.336_54;
-    // 1.5 · 2²³: adding it rounds to an integer, which is then in the lowest bits.
-    const ROUNDING: f32 = 12_582_912.0;
+fn exp_of_rest<const FUSED: bool>(x: f32, n: f32) -> f32 {
     // ln 2 in two parts, the first of which has few enough bits that its products are exact.
     const LN_2: [f32; 2] = [355.0 / 512.0, -2.121_944_4e-4];
-    // A comparison, unlike `max`, lets NaN pass.
-    let within = if x < LOWEST { LOWEST } else { x };
-    let shifted = multiply_add::<FUSED>(within, std::f32::consts::LOG2_E, ROUNDING);
-    let n = shifted - ROUNDING;
-    let r = multiply_add::<FUSED>(n, -LN_2[1], multiply_add::<FUSED>(n, -LN_2[0], within));
+    let r = multiply_add::<FUSED>(n, -LN_2[1], multiply_add::<FUSED>(n, -LN_2[0], x));
     let mut p = 1.987_569_2e-4;
     for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1] {
         p = multiply_add::<FUSED>(p, r, coefficient);
     }
-    let mantissa = multiply_add::<FUSED>(p * r, r, r) + 1.0;
+    multiply_add::<FUSED>(p * r, r, r) + 1.0
+}
+
+/// eˣ of x ≤ 0 within two units of the last place; what would be smaller than the smallest normal number is 0.
+#[inline(always)]
+pub(super) fn exp_of_negative<const FUSED: bool>(x: f32) -> f32 {
+    const LOWEST: f32 = -87.336_54;
+    // A comparison, unlike `max`, lets NaN pass.
+    let within = if x < LOWEST { LOWEST } else { x };
+    let shifted = multiply_add::<FUSED>(within, std::f32::consts::LOG2_E, ROUNDING);
+    let mantissa = exp_of_rest::<FUSED>(within, shifted - ROUNDING);
     let exponent = shifted.to_bits().wrapping_sub(ROUNDING.to_bits()).wrapping_add(127);
     if x < LOWEST { 0.0 } else { mantissa * f32::from_bits(exponent << 23) }
+}
+
+/// eˣ within two units of the last place.
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    // Beyond these the result is infinite, or 0.
+    const HIGHEST: f32 = 88.722_84;
+    const LOWEST: f32 = -103.972_08;
+    let within = x.clamp(-104.0, 89.0);
+    let shifted = within * std::f32::consts::LOG2_E + ROUNDING;
+    let mantissa = exp_of_rest::<false>(within, shifted - ROUNDING);
+    let n = shifted.to_bits().wrapping_sub(ROUNDING.to_bits()) as i32;
+    // 2ⁿ in two factors, each of which is a normal number.
+    let power = |n: i32| f32::from_bits((n.wrapping_add(127) as u32) << 23);
+    let y = mantissa * power(n >> 1) * power(n.wrapping_sub(n >> 1));
+    let y = if x > HIGHEST { f32::INFINITY } else { y };
+    if x < LOWEST { 0.0 } else { y }
+}
+
+/// 1 / (1 + e⁻ˣ)
+#[inline(always)]
+pub(super) fn sigmoid(x: f32) -> f32 {
+    let e = exp_of_negative::<false>(-x.abs());
+    if x < 0.0 { e / (1.0 + e) } else { 1.0 / (1.0 + e) }
+}
+
+/// Near 0 the polynomial of Cephes' `tanhf`, elsewhere (1 - e⁻²ˣ) / (1 + e⁻²ˣ).
+#[inline(always)]
+pub(super) fn tanh(x: f32) -> f32 {
+    let square = x * x;
+    let mut p = -5.704_988_7e-3;
+    for coefficient in [2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
+        p = p * square + coefficient;
+    }
+    let e = exp_of_negative::<false>(-2.0 * x.abs());
+    let far = ((1.0 - e) / (1.0 + e)).copysign(x);
+    if x.abs() < 0.625 { p * square * x + x } else { far }
+}
+
+/// Up to 1 the polynomial of Cephes' `erff`; above that, Abramowitz and Stegun, 7.1.28, whose error is 3e-7.
+#[inline(always)]
+pub(super) fn erf(x: f32) -> f32 {
+    let (size, square) = (x.abs(), x * x);
+    let mut near = 7.853_861e-5;
+    for coefficient in [-8.010_194e-4, 5.188_327_5e-3, -2.685_381_2e-2, 1.128_358_5e-1, -3.761_262_7e-1] {
+        near = near * square + coefficient;
+    }
+    near = near * square + std::f32::consts::FRAC_2_SQRT_PI;
+    let mut far = 4.306_38e-5;
+    for coefficient in [2.765_672e-4, 1.520_143e-4, 9.270_527e-3, 4.228_201e-2, 7.052_308e-2, 1.0] {
+        far = far * size + coefficient;
+    }
+    for _ in 0..4 {
+        far *= far;
+    }
+    if size < 1.0 { near * x } else { (1.0 - 1.0 / far).copysign(x) }
 }
 
 /// Makes exp(x - max) of a row, and returns their sum: softmax but for the division.

@@ -33,6 +33,7 @@ mod resize;
 mod attention;
 mod normalization;
 mod strided;
+mod sum;
 mod chain;
 pub mod blocked;
 
@@ -51,6 +52,7 @@ pub use pool::{AveragePool, max_pool};
 pub use quantize::{dynamic_quantization, flip_signs, transpose};
 pub use resize::{Blend, LinearResize, resize_nearest};
 pub use strided::{Axis, StridedProduct};
+pub use sum::sum_axis;
 pub use terms::{InputQuantization, Parameters};
 
 #[cfg(test)]

@@ -8,8 +8,9 @@ use std::collections::{HashMap, HashSet};
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
-use tract_onnx::tract_core::tract_linalg::Func;
 
+use super::execute::strides;
+use super::spare;
 use crate::kernels::{Binary, Repeated, TILE, Unary};
 
 /// A chain holds no more: its tiles are to stay in the cache.
@@ -22,7 +23,6 @@ const SMALLEST: usize = 64;
 enum Operation {
     Unary(Unary),
     Binary(Binary),
-    Function(Func),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,21 +77,22 @@ fn operation(node: &TypedNode) -> Option<Operation> {
         return Some(Operation::Binary(binary));
     }
     let ElementWiseOp(op, None) = node.op_as::<ElementWiseOp>()? else { return None };
-    Some(match &*op.name() {
-        "Abs" => Operation::Unary(Unary::Abs),
-        "Neg" => Operation::Unary(Unary::Neg),
-        "Recip" => Operation::Unary(Unary::Reciprocal),
-        "Rsqrt" => Operation::Unary(Unary::ReciprocalSqrt),
-        "Sign" => Operation::Unary(Unary::Sign),
-        "Sqrt" => Operation::Unary(Unary::Sqrt),
-        "Square" => Operation::Unary(Unary::Square),
-        "Erf" => Operation::Function(Func::Erf),
-        "Exp" => Operation::Function(Func::Exp),
-        "Ln" => Operation::Function(Func::Ln),
-        "Sigmoid" => Operation::Function(Func::Sigmoid),
-        "Tanh" => Operation::Function(Func::Tanh),
+    let unary = match &*op.name() {
+        "Abs" => Unary::Abs,
+        "Erf" => Unary::Erf,
+        "Exp" => Unary::Exp,
+        "Ln" => Unary::Log,
+        "Neg" => Unary::Neg,
+        "Recip" => Unary::Reciprocal,
+        "Rsqrt" => Unary::ReciprocalSqrt,
+        "Sigmoid" => Unary::Sigmoid,
+        "Sign" => Unary::Sign,
+        "Sqrt" => Unary::Sqrt,
+        "Square" => Unary::Square,
+        "Tanh" => Unary::Tanh,
         _ => return None,
-    })
+    };
+    Some(Operation::Unary(unary))
 }
 
 /// The shape of the result of a node that can be a member.
@@ -183,19 +184,25 @@ impl Chain {
     }
 }
 
+impl Chain {
+    /// Elements of a tile: rows of a fitting length, so that operands repeated over rows are read where they lie.
+    fn tile(&self) -> usize {
+        match self.shape.last() {
+            Some(&row) if (TILE / 8..=TILE).contains(&row) => row,
+            _ => TILE / 2,
+        }
+    }
+}
+
 impl Pattern {
     fn of(fact: &TypedFact, shape: &[usize]) -> TractResult<Pattern> {
         let operand = fact.shape.as_concrete().context("an operand of symbolic shape")?;
         if operand == shape {
             return Ok(Pattern::Whole);
         }
-        let mut axes: Vec<[usize; 2]> = Vec::new();
-        let mut step = 1;
-        for (&length, &whole) in operand.iter().zip(shape).rev() {
-            axes.push([whole, if length == 1 { 0 } else { step }]);
-            step *= length;
-        }
-        Ok(Pattern::Repeated(Repeated::new(axes.into_iter().rev())))
+        let axes = operand.iter().zip(shape).zip(strides(operand));
+        let axes = axes.map(|((&length, &whole), stride)| [whole, if length == 1 { 0 } else { stride }]);
+        Ok(Pattern::Repeated(Repeated::new(axes)))
     }
 }
 
@@ -212,26 +219,33 @@ impl EvalOp for Chain {
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let plain = inputs.iter().map(|input| input.try_as_plain_ram()).collect::<TractResult<Vec<_>>>()?;
         let operands = plain.iter().map(|plain| plain.as_slice::<f32>()).collect::<TractResult<Vec<_>>>()?;
-        let functions = self.steps.iter().map(|step| match step.operation {
-            Operation::Function(function) => function.ew_f32().map(Some),
-            _ => Ok(None),
-        });
-        let functions = functions.collect::<TractResult<Vec<_>>>()?;
         let length: usize = self.shape.iter().product();
-        let mut results = self.results.iter().map(|_| Tensor::zero_dt(f32::datum_type(), &self.shape));
-        let mut results = results.by_ref().collect::<TractResult<Vec<Tensor>>>()?;
-        let mut tiles = vec![vec![0f32; TILE]; self.operands.len() + self.steps.len()];
+        let results = self.results.iter().map(|_| spare::tensor(&self.shape));
+        let mut results = results.collect::<TractResult<Vec<Tensor>>>()?;
+        let longest = self.tile();
+        let is_repeated = self.operands.iter().map(|pattern| matches!(pattern, Pattern::Repeated(_)));
+        let is_inside = (0..self.steps.len()).map(|step| !self.results.contains(&step));
+        let needed = is_repeated.chain(is_inside);
+        let mut tiles: Vec<Vec<f32>> = needed.map(|needed| vec![0.0; if needed { longest } else { 0 }]).collect();
         {
             let mut plain = results.iter_mut().map(|y| y.try_as_plain_ram_mut()).collect::<TractResult<Vec<_>>>()?;
             let mut outputs = plain.iter_mut().map(|y| y.as_slice_mut::<f32>()).collect::<TractResult<Vec<_>>>()?;
-            for start in (0..length).step_by(TILE) {
-                let count = TILE.min(length - start);
-                for ((pattern, values), tile) in self.operands.iter().zip(&operands).zip(&mut tiles) {
-                    if let Pattern::Repeated(repeated) = pattern {
-                        repeated.fill(values, start, &mut tile[..count]);
-                    }
-                }
-                let range = start..start + count;
+            for start in (0..length).step_by(longest) {
+                let range = start..length.min(start + longest);
+                let count = range.len();
+                let sides: Vec<Option<&[f32]>> = self
+                    .operands
+                    .iter()
+                    .zip(&operands)
+                    .zip(&mut tiles)
+                    .map(|((pattern, values), tile)| match pattern {
+                        Pattern::Whole => Some(&values[range.clone()]),
+                        Pattern::Repeated(repeated) => repeated.slice(values, start, count).or_else(|| {
+                            repeated.fill(values, start, &mut tile[..count]);
+                            None
+                        }),
+                    })
+                    .collect();
                 for (index, step) in self.steps.iter().enumerate() {
                     let place = self.operands.len() + index;
                     // A result is written where it stays.
@@ -243,8 +257,8 @@ impl EvalOp for Chain {
                         None => &mut tile[..count],
                     };
                     let source = |source: usize| {
-                        if let Some(Pattern::Whole) = self.operands.get(source) {
-                            return &operands[source][range.clone()];
+                        if let Some(Some(side)) = sides.get(source) {
+                            return *side;
                         }
                         let step = source.checked_sub(self.operands.len());
                         match self.results.iter().position(|&result| Some(result) == step) {
@@ -253,13 +267,9 @@ impl EvalOp for Chain {
                         }
                     };
                     let x = source(step.sources[0]);
-                    match (step.operation, &functions[index]) {
-                        (Operation::Unary(unary), _) => unary.run(x, y),
-                        (Operation::Binary(binary), _) => binary.run(x, source(step.sources[1]), y),
-                        (Operation::Function(_), function) => {
-                            y.copy_from_slice(x);
-                            function.as_ref().context("a function")?.run(y)?;
-                        }
+                    match step.operation {
+                        Operation::Unary(unary) => unary.run(x, y),
+                        Operation::Binary(binary) => binary.run(x, source(step.sources[1]), y),
                     }
                     tiles[place] = tile;
                     if let (Some(result), Some(output)) = (result, output) {
@@ -268,6 +278,9 @@ impl EvalOp for Chain {
                 }
             }
         }
+        drop(operands);
+        drop(plain);
+        spare::keep(inputs);
         Ok(results.into_iter().map(IntoTValue::into_tvalue).collect())
     }
 }

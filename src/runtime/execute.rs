@@ -271,3 +271,13 @@ pub(super) fn filled<T: Datum>(shape: &[usize], fill: impl FnOnce(&mut [T])) -> 
     fill(tensor.try_as_plain_ram_mut()?.as_slice_mut::<T>()?);
     Ok(tensor)
 }
+
+/// Elements between neighbours along each axis.
+pub(super) fn strides(shape: &[usize]) -> TVec<usize> {
+    let mut strides: TVec<usize> = shape.into();
+    let mut step = 1;
+    for stride in strides.iter_mut().rev() {
+        step *= std::mem::replace(stride, step);
+    }
+    strides
+}

@@ -8,8 +8,10 @@
 //! - [`shared`] keeps inputs between runs, and lets them be changed.
 //! - [`int8`] computes quantized models in integers.
 //! - [`blocked`] computes convolutions of floats, and their gradients, with kernels of our own.
-//! - [`chains`] are elementwise operators of floats in one, and [`products`] are matrix products of floats, for training.
+//! - [`chains`] are elementwise operators of floats in one, [`products`] matrix products of floats, and [`sums`] sums over
+//!   axes, for training; [`spare`] are the tensors that their results are written to.
 //! - [`execute`] makes tract know operators of ours, and [`window`] reads what convolutions and pools have in common.
+//! - [`duplicates`] merges equal nodes.
 //! - [`profile`] takes the time of each node.
 //! - [`quantize`] and [`dequantize_linear`] are operators that tract has otherwise than ONNX defines them.
 //! - [`foldable`] lists the operators whose results in tract are trusted in a written file.
@@ -18,6 +20,7 @@ pub(crate) mod blocked;
 mod chains;
 mod dequantize;
 mod dequantize_linear;
+mod duplicates;
 mod encode;
 mod error;
 mod execute;
@@ -28,6 +31,8 @@ mod profile;
 mod quantize;
 mod runner;
 mod shared;
+mod spare;
+mod sums;
 mod support;
 mod tensor;
 #[cfg(test)]

@@ -4,7 +4,9 @@
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::einsum::EinSum;
 
-use super::execute::filled;
+use super::execute::strides;
+use super::spare;
+use crate::kernels::blocked::FloatIsa;
 use crate::kernels::{Axis, StridedProduct};
 
 /// Puts our operator in the place of all products of two floats that it knows.
@@ -65,17 +67,8 @@ impl Product {
                 _ => return None,
             }
         }
-        Some(Product { product: StridedProduct::new(batch, m, n, k), shape: shapes[2].clone() })
+        Some(Product { product: StridedProduct::new(FloatIsa::best(), batch, m, n, k), shape: shapes[2].clone() })
     }
-}
-
-fn strides(shape: &[usize]) -> TVec<usize> {
-    let mut strides: TVec<usize> = shape.into();
-    let mut step = 1;
-    for stride in strides.iter_mut().rev() {
-        step *= std::mem::replace(stride, step);
-    }
-    strides
 }
 
 impl Op for Product {
@@ -89,9 +82,14 @@ impl EvalOp for Product {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let (a, b) = (inputs[0].try_as_plain_ram()?, inputs[1].try_as_plain_ram()?);
-        let (a, b) = (a.as_slice::<f32>()?, b.as_slice::<f32>()?);
-        Ok(tvec!(filled(&self.shape, |c| self.product.run(a, b, c))?.into_tvalue()))
+        let mut result = spare::tensor(&self.shape)?;
+        {
+            let (a, b) = (inputs[0].try_as_plain_ram()?, inputs[1].try_as_plain_ram()?);
+            let (a, b) = (a.as_slice::<f32>()?, b.as_slice::<f32>()?);
+            self.product.run(a, b, result.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?);
+        }
+        spare::keep(inputs);
+        Ok(tvec!(result.into_tvalue()))
     }
 }
 

@@ -19,7 +19,7 @@ use tract_onnx::tract_hir::infer::{Factoid, InferenceOp};
 use super::encode::{Encoded, Input, encode};
 use super::profile::{self, Labels, NodeTime};
 use super::tensor::{datum_type, from_tract, to_tract};
-use super::{Execution, RuntimeError, blocked, chains, dequantize_linear, int8, products, quantize};
+use super::{Execution, RuntimeError, blocked, chains, dequantize_linear, duplicates, int8, products, quantize, sums};
 use crate::ir::{DType, Model, Size, Tensor, Type, TypeKind, ValueDef, ValueId};
 
 /// The plans that a runner keeps. A plan holds its own copy of the weights in the layout of its kernels.
@@ -62,7 +62,7 @@ pub(super) struct Template {
     /// The nodes of tract that the model's inputs are.
     inputs: Vec<usize>,
     labels: Arc<Labels>,
-    /// Whether products are those of [`products`], and elementwise operators those of [`chains`].
+    /// Whether products, sums and elementwise operators are those of [`products`], [`sums`] and [`chains`].
     is_for_training: bool,
 }
 
@@ -385,9 +385,12 @@ impl Template {
             }
         }
         plan.model.set_input_outlets(&open)?;
-        let mut model = plan.model.into_typed()?.into_decluttered()?;
+        let mut model = plan.model.into_typed()?;
+        duplicates::merge(&mut model)?;
+        let mut model = model.into_decluttered()?;
         if self.is_for_training {
             products::take_over(&mut model)?;
+            sums::take_over(&mut model)?;
             chains::take_over(&mut model)?;
         }
         TypedSimplePlan::new(model.into_optimized()?)

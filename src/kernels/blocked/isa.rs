@@ -57,4 +57,4 @@ macro_rules! dispatch {
         }
     }};
 }
-pub(super) use dispatch;
+pub(in crate::kernels) use dispatch;

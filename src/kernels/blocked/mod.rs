@@ -16,11 +16,11 @@
 mod backward;
 mod forward;
 mod frame;
-mod isa;
+pub(super) mod isa;
 mod packing;
 mod phases;
-mod tile;
-mod vector;
+pub(super) mod tile;
+pub(super) mod vector;
 mod weight_gradient;
 
 use super::geometry::{Images, Window};

@@ -28,7 +28,7 @@ pub(super) struct Job<'a> {
 }
 
 /// Splits a row into tiles, with as few narrow ones as there can be.
-pub(super) fn tiles<V: Vector>(columns: usize, blocks_together: usize, tiles: &mut Vec<(usize, usize)>) {
+pub(in crate::kernels) fn tiles<V: Vector>(columns: usize, blocks_together: usize, tiles: &mut Vec<(usize, usize)>) {
     tiles.clear();
     let widest = V::PIXELS[0] / blocks_together;
     let sizes = || V::PIXELS.iter().copied().filter(|&size| size <= widest);
@@ -100,6 +100,8 @@ macro_rules! of_pixels {
         }
     };
 }
+
+pub(in crate::kernels) use of_pixels;
 
 #[inline(always)]
 unsafe fn rows<V: Vector, const N: usize, const STEP: usize>(

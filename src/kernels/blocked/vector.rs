@@ -3,13 +3,16 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
+/// Rows and columns that are transposed together.
+pub(in crate::kernels) const SQUARE: usize = 8;
+
 /// Sixteen floats. All methods are `#[inline(always)]`: they take on the features of the kernel they are in.
 ///
 /// # Safety
 ///
 /// Every method asks for a CPU with the instruction set of the type; sixteen floats must be readable or writable at a
 /// pointer, but one for `splat`.
-pub(super) trait Vector: Copy {
+pub(in crate::kernels) trait Vector: Copy {
     /// Pixels of a tile, the widest first, and the blocks of output channels that it takes at most.
     const PIXELS: &'static [usize];
     const BLOCKS: usize;
@@ -25,12 +28,15 @@ pub(super) trait Vector: Copy {
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn max(self, other: Self) -> Self;
     unsafe fn min(self, other: Self) -> Self;
+    /// Element j of row i, of up to eight rows, becomes element i of row j of eight; elements of rows that are not there
+    /// are any.
+    unsafe fn transpose(from: *const f32, row: usize, rows: usize, to: *mut f32, to_row: usize);
     /// self where low < y < high, otherwise 0.
     unsafe fn where_inside(self, y: Self, low: Self, high: Self) -> Self;
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Portable([f32; 16]);
+pub(in crate::kernels) struct Portable([f32; 16]);
 
 impl Portable {
     #[inline(always)]
@@ -88,6 +94,16 @@ impl Vector for Portable {
     }
 
     #[inline(always)]
+    unsafe fn transpose(from: *const f32, row: usize, rows: usize, to: *mut f32, to_row: usize) {
+        for i in 0..SQUARE {
+            for j in 0..SQUARE {
+                // SAFETY: the caller's promise.
+                unsafe { *to.add(j * to_row + i) = if i < rows { *from.add(i * row + j) } else { 0.0 } };
+            }
+        }
+    }
+
+    #[inline(always)]
     unsafe fn where_inside(self, y: Self, low: Self, high: Self) -> Self {
         let inside = |lane: usize| y.0[lane] > low.0[lane] && y.0[lane] < high.0[lane];
         Portable(std::array::from_fn(|lane| if inside(lane) { self.0[lane] } else { 0.0 }))
@@ -96,7 +112,7 @@ impl Vector for Portable {
 
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
-pub(super) struct Avx2(__m256, __m256);
+pub(in crate::kernels) struct Avx2(__m256, __m256);
 
 #[cfg(target_arch = "x86_64")]
 impl Vector for Avx2 {
@@ -158,6 +174,12 @@ impl Vector for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn transpose(from: *const f32, row: usize, rows: usize, to: *mut f32, to_row: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { transpose_square(from, row, rows, to, to_row) }
+    }
+
+    #[inline(always)]
     unsafe fn where_inside(self, y: Self, low: Self, high: Self) -> Self {
         // SAFETY: the caller's promise.
         unsafe {
@@ -172,7 +194,7 @@ impl Vector for Avx2 {
 
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
-pub(super) struct Avx512(__m512);
+pub(in crate::kernels) struct Avx512(__m512);
 
 #[cfg(target_arch = "x86_64")]
 impl Vector for Avx512 {
@@ -230,11 +252,55 @@ impl Vector for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn transpose(from: *const f32, row: usize, rows: usize, to: *mut f32, to_row: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { transpose_square(from, row, rows, to, to_row) }
+    }
+
+    #[inline(always)]
     unsafe fn where_inside(self, y: Self, low: Self, high: Self) -> Self {
         // SAFETY: the caller's promise.
         unsafe {
             let inside = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(y.0, low.0) & _mm512_cmp_ps_mask::<_CMP_LT_OQ>(y.0, high.0);
             Avx512(_mm512_maskz_mov_ps(inside, self.0))
+        }
+    }
+}
+
+/// [`Vector::transpose`] in registers of 256 bits.
+///
+/// # Safety
+///
+/// The CPU has AVX2; eight floats are readable in each row, and writable in eight rows of the result.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn transpose_square(from: *const f32, row: usize, rows: usize, to: *mut f32, to_row: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut x = [_mm256_setzero_ps(); SQUARE];
+        for i in 0..SQUARE {
+            if i < rows {
+                x[i] = _mm256_loadu_ps(from.add(i * row));
+            }
+        }
+        let mut pairs = [_mm256_setzero_ps(); SQUARE];
+        for i in 0..4 {
+            pairs[2 * i] = _mm256_unpacklo_ps(x[2 * i], x[2 * i + 1]);
+            pairs[2 * i + 1] = _mm256_unpackhi_ps(x[2 * i], x[2 * i + 1]);
+        }
+        let mut fours = [_mm256_setzero_ps(); SQUARE];
+        for i in 0..2 {
+            let [a, b, c, d] = [pairs[4 * i], pairs[4 * i + 1], pairs[4 * i + 2], pairs[4 * i + 3]];
+            fours[4 * i] = _mm256_shuffle_ps::<0b01_00_01_00>(a, c);
+            fours[4 * i + 1] = _mm256_shuffle_ps::<0b11_10_11_10>(a, c);
+            fours[4 * i + 2] = _mm256_shuffle_ps::<0b01_00_01_00>(b, d);
+            fours[4 * i + 3] = _mm256_shuffle_ps::<0b11_10_11_10>(b, d);
+        }
+        for i in 0..4 {
+            _mm256_storeu_ps(to.add(i * to_row), _mm256_permute2f128_ps::<0x20>(fours[i], fours[4 + i]));
+        }
+        for i in 0..4 {
+            _mm256_storeu_ps(to.add((4 + i) * to_row), _mm256_permute2f128_ps::<0x31>(fours[i], fours[4 + i]));
         }
     }
 }

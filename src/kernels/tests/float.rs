@@ -1,4 +1,5 @@
 use super::*;
+use crate::kernels::blocked::FloatIsa;
 use crate::kernels::exponential;
 
 /// A matrix with gaps, or transposed, and its elements.
@@ -88,6 +89,93 @@ proptest! {
         for found in [exponential::exp_of_negative::<true>(x), exponential::exp_of_negative::<false>(x)] {
             prop_assert!((f64::from(found) - expected).abs() <= 2.0 * unit, "{found} {expected}");
         }
+    }
+
+    #[test]
+    fn functions_are_right_to_some_units_of_the_last_place(x in -100f32..100.0, scale in -12i32..1) {
+        let x = x * (f32::from(scale as i16)).exp2();
+        let of = f64::from(x);
+        let close = |found: f32, expected: f64, units: f64| {
+            let unit = f64::from((expected.abs() as f32).next_up() - expected.abs() as f32);
+            (f64::from(found) - expected).abs() <= units * unit || (found.is_infinite() && expected > f32::MAX.into())
+        };
+        prop_assert!(close(exponential::exp(x), of.exp(), 2.0), "exp {x}");
+        prop_assert!(close(exponential::tanh(x), of.tanh(), 4.0), "tanh {x}");
+        prop_assert!(close(exponential::sigmoid(x), 1.0 / (1.0 + (-of).exp()), 4.0) || x < -87.0, "sigmoid {x}");
+        prop_assert!(close(exponential::erf(x), erf(of), 6.0), "erf {x} {} {}", exponential::erf(x), erf(of));
+    }
+
+    /// Axes of any length, in any order, with gaps, for all three operands.
+    #[test]
+    fn strided_products_are_sums_of_products(
+        sizes in prop::array::uniform2(prop_oneof![1usize..20, Just(1), 16usize..70]), batch in 1usize..4,
+        terms in prop_oneof![1usize..40, 1usize..600],
+        orders in prop::array::uniform3(Just([0usize, 1, 2]).prop_shuffle()), seed in any::<u64>(),
+    ) {
+        let mut noise = Noise::new(seed);
+        let [m, n] = sizes;
+        let lengths = [batch, m, n, terms];
+        let kinds = [[0, 1, 3], [0, 3, 2], [0, 1, 2]];
+        let mut strides = [[0; 3]; 4];
+        let mut reach = [1; 3];
+        for operand in 0..3 {
+            for place in orders[operand] {
+                let axis = kinds[operand][place];
+                strides[axis][operand] = reach[operand];
+                reach[operand] = reach[operand] * lengths[axis] + noise.below(2) as usize;
+            }
+        }
+        let axis = |index: usize| vec![Axis { length: lengths[index], strides: strides[index] }];
+        let mut reals = |count: usize| (0..count).map(|_| noise.real(-1.0, 1.0)).collect::<Vec<f32>>();
+        let (a, b) = (reals(reach[0]), reals(reach[1]));
+        for isa in FloatIsa::ALL.into_iter().filter(|isa| isa.is_available()) {
+            let product = StridedProduct::new(isa, axis(0), axis(1), axis(2), axis(3));
+            let mut c = vec![9f32; reach[2]];
+            product.run(&a, &b, &mut c);
+            let mut is_written = vec![false; c.len()];
+            for place in 0..lengths[0] * m * n {
+                let at = [place / n / m, place / n % m, place % n, 0];
+                let first = |operand: usize| (0..3).map(|axis| at[axis] * strides[axis][operand]).sum::<usize>();
+                let term = |k: usize| {
+                    let [a, b] = [a[first(0) + k * strides[3][0]], b[first(1) + k * strides[3][1]]];
+                    f64::from(a) * f64::from(b)
+                };
+                let expected: f64 = (0..lengths[3]).map(term).sum();
+                is_written[first(2)] = true;
+                prop_assert!((f64::from(c[first(2)]) - expected).abs() < 1e-4, "{isa:?} {} {expected}", c[first(2)]);
+            }
+            let gaps = c.iter().zip(is_written).filter(|(_, is_written)| !is_written);
+            prop_assert!(gaps.map(|(c, _)| *c).all(|c| c == 9.0), "{isa:?} wrote to a gap");
+        }
+    }
+}
+
+/// The series of erf up to 3, and what is left of 1 beyond that, by a continued fraction.
+fn erf(x: f64) -> f64 {
+    if x.abs() < 3.0 {
+        let mut term = x;
+        let mut sum = x;
+        for n in 1..100 {
+            term *= -x * x / f64::from(n);
+            sum += term / f64::from(2 * n + 1);
+        }
+        return sum * std::f64::consts::FRAC_2_SQRT_PI;
+    }
+    let size = x.abs();
+    let fraction = (1..60).rev().fold(size, |below, n| size + f64::from(n) / 2.0 / below);
+    (1.0 - (-size * size).exp() / fraction / std::f64::consts::PI.sqrt()).copysign(x)
+}
+
+#[test]
+fn functions_have_their_limits() {
+    assert_eq!(exponential::exp(f32::NEG_INFINITY), 0.0);
+    assert_eq!(exponential::exp(f32::INFINITY), f32::INFINITY);
+    assert_eq!(exponential::exp(0.0), 1.0);
+    assert_eq!((exponential::tanh(f32::INFINITY), exponential::tanh(f32::NEG_INFINITY)), (1.0, -1.0));
+    assert_eq!((exponential::erf(f32::INFINITY), exponential::erf(f32::NEG_INFINITY)), (1.0, -1.0));
+    assert_eq!((exponential::sigmoid(f32::INFINITY), exponential::sigmoid(f32::NEG_INFINITY)), (1.0, 0.0));
+    for function in [exponential::exp, exponential::tanh, exponential::erf, exponential::sigmoid] {
+        assert!(function(f32::NAN).is_nan());
     }
 }
 

@@ -5,7 +5,7 @@ use tract_onnx::tract_core::broadcast::multi_broadcast;
 use tract_onnx::tract_core::internal::*;
 
 use super::matmul::{batch, place};
-use super::{Constants, Execute, Operands, Shapes, filled, int8};
+use super::{Constants, Execute, Operands, Shapes, filled, int8, strides};
 use crate::ir::ValueId;
 use crate::kernels::{self, FloatMatrix};
 
@@ -20,12 +20,7 @@ struct Axes {
 
 impl Axes {
     fn of(shape: &[usize], perm: &[i64]) -> TractResult<Axes> {
-        let mut strides: TVec<usize> = shape.into();
-        let mut step = 1;
-        for stride in strides.iter_mut().rev() {
-            step *= std::mem::replace(stride, step);
-        }
-        Ok(Axes { lengths: exchanged(shape, perm)?, strides: exchanged(&strides, perm)? })
+        Ok(Axes { lengths: exchanged(shape, perm)?, strides: exchanged(&strides(shape), perm)? })
     }
 
     /// The matrix that meets the result's matrix `index`; with `size`, an axis of one element is repeated.

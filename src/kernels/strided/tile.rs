@@ -1,0 +1,168 @@
+//! c (+)= a · b for strided matrices, tile by tile.
+
+use super::Axis;
+use super::pack::{Rows, SLACK};
+use crate::kernels::aligned::Aligned;
+use crate::kernels::blocked::BLOCK;
+use crate::kernels::blocked::tile::{of_pixels, tiles};
+use crate::kernels::blocked::vector::Vector;
+
+/// Terms that are summed in registers, so that a column of `b` stays in the first cache.
+const TERMS: usize = 256;
+
+/// Rows of `a` that stay in the second cache.
+const ROWS: usize = 256;
+
+/// Columns of `b` that are packed together, so that whole lines of it are read.
+const COLUMNS: usize = 64;
+
+/// Buffers that outlive a call.
+#[derive(Default)]
+pub(super) struct Scratch {
+    a: Aligned<f32>,
+    b: Aligned<f32>,
+    tiles: Vec<(usize, usize)>,
+}
+
+/// # Safety
+///
+/// The CPU has the instruction set; the operands are as long as the axes reach.
+#[inline(always)]
+pub(super) unsafe fn multiply<V: Vector>(
+    [m, n, k]: [Axis; 3],
+    a: *const f32,
+    b: *const f32,
+    c: *mut f32,
+    adds: bool,
+    scratch: &mut Scratch,
+) {
+    let blocks = if n.length > BLOCK { V::BLOCKS } else { 1 };
+    let panel = blocks * BLOCK;
+    let terms = even(k.length, TERMS);
+    let rows = even(m.length, ROWS);
+    scratch.a.reserve(rows * terms + SLACK);
+    scratch.b.reserve(COLUMNS * terms + SLACK);
+    for first_term in (0..k.length).step_by(terms) {
+        let terms = terms.min(k.length - first_term);
+        let adds = adds || first_term > 0;
+        for first_row in (0..m.length).step_by(rows) {
+            let rows = rows.min(m.length - first_row);
+            tiles::<V>(rows, blocks, &mut scratch.tiles);
+            // SAFETY: all of these are places in the operands.
+            unsafe {
+                let a = a.add(first_row * m.strides[0] + first_term * k.strides[0]);
+                for &(row, count) in &scratch.tiles {
+                    let first = a.add(row * m.strides[0]);
+                    let part = Rows { first, count, terms, row: m.strides[0], term: k.strides[0] };
+                    part.pack::<V>(count, scratch.a.as_mut_ptr().add(row * terms));
+                }
+                for first_column in (0..n.length).step_by(COLUMNS) {
+                    let some_columns = COLUMNS.min(n.length - first_column);
+                    let b = b.add(first_column * n.strides[1] + first_term * k.strides[1]);
+                    let part = Rows { first: b, count: some_columns, terms, row: n.strides[1], term: k.strides[1] };
+                    part.pack::<V>(panel, scratch.b.as_mut_ptr());
+                    for column in (0..some_columns).step_by(panel) {
+                        let columns = panel.min(some_columns - column);
+                        let b = scratch.b.as_ptr().add(column * terms);
+                        for &(row, tile_rows) in &scratch.tiles {
+                            let a = scratch.a.as_ptr().add(row * terms);
+                            let c = c.add((first_row + row) * m.strides[2] + (first_column + column) * n.strides[2]);
+                            let place = Place { c, row: m.strides[2], column: n.strides[2], columns, adds };
+                            match blocks {
+                                2 if V::BLOCKS == 2 => of_pixels!(V, tile_rows, tile::<2>(terms, a, b, place)),
+                                _ => of_pixels!(V, tile_rows, tile::<1>(terms, a, b, place)),
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The length of even parts, of at most `most`.
+fn even(length: usize, most: usize) -> usize {
+    length.div_ceil(length.div_ceil(most).max(1)).max(1)
+}
+
+/// Where a tile is written.
+#[derive(Clone, Copy)]
+struct Place {
+    c: *mut f32,
+    row: usize,
+    column: usize,
+    columns: usize,
+    adds: bool,
+}
+
+/// R rows by N blocks of columns.
+#[inline(always)]
+unsafe fn tile<V: Vector, const R: usize, const N: usize>(terms: usize, a: *const f32, b: *const f32, place: Place) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut sums = [[V::zero(); N]; R];
+        macro_rules! term {
+            ($term:expr) => {
+                let b = b.add($term * N * BLOCK);
+                let mut column = [V::zero(); N];
+                for n in 0..N {
+                    column[n] = V::load(b.add(n * BLOCK));
+                }
+                for r in 0..R {
+                    let a = V::splat(a.add($term * R + r));
+                    for n in 0..N {
+                        sums[r][n] = sums[r][n].add_product(a, column[n]);
+                    }
+                }
+            };
+        }
+        let mut at = 0;
+        while at + 4 <= terms {
+            term!(at);
+            term!(at + 1);
+            term!(at + 2);
+            term!(at + 3);
+            at += 4;
+        }
+        while at < terms {
+            term!(at);
+            at += 1;
+        }
+        if place.column != 1 || place.columns != N * BLOCK {
+            return scatter(sums, place);
+        }
+        if place.adds {
+            for r in 0..R {
+                for n in 0..N {
+                    let c = place.c.add(r * place.row + n * BLOCK);
+                    sums[r][n] = sums[r][n].add(V::load(c));
+                }
+            }
+        }
+        for r in 0..R {
+            for n in 0..N {
+                sums[r][n].store(place.c.add(r * place.row + n * BLOCK));
+            }
+        }
+    }
+}
+
+/// Writes a tile element by element.
+#[inline(always)]
+unsafe fn scatter<V: Vector, const R: usize, const N: usize>(sums: [[V; N]; R], place: Place) {
+    let mut tile = [[[0f32; BLOCK]; N]; R];
+    // SAFETY: the caller's promise.
+    unsafe {
+        for r in 0..R {
+            for n in 0..N {
+                sums[r][n].store(tile[r][n].as_mut_ptr());
+            }
+        }
+        for (r, row) in tile.iter().enumerate() {
+            for (column, &sum) in row.as_flattened().iter().take(place.columns).enumerate() {
+                let c = place.c.add(r * place.row + column * place.column);
+                *c = if place.adds { *c + sum } else { sum };
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Sums of floats over neighbouring axes.
+
+use tract_onnx::tract_core::internal::*;
+use tract_onnx::tract_core::ops::nn::{Reduce, Reducer};
+
+use super::spare;
+use crate::kernels::sum_axis;
+
+/// Puts our operator in the place of all sums that it knows.
+pub(super) fn take_over(model: &mut TypedModel) -> TractResult<()> {
+    let sums: Vec<usize> = model.nodes().iter().filter(|node| node.op_is::<Reduce>()).map(|node| node.id).collect();
+    for id in sums {
+        let node = model.node(id);
+        let operand = model.outlet_fact(node.inputs[0])?;
+        if let Some(sum) = node.op_as::<Reduce>().and_then(|reduce| Sum::of(reduce, operand)) {
+            TypedModelPatch::replace_single_op(model, node, &node.inputs, sum)?.apply(model)?;
+        }
+    }
+    model.compact()
+}
+
+/// y[outer, inner] = Σ x[outer, length, inner] over length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Sum {
+    length: usize,
+    inner: usize,
+    shape: TVec<usize>,
+}
+
+impl Sum {
+    fn of(reduce: &Reduce, operand: &TypedFact) -> Option<Sum> {
+        let is_float = operand.datum_type == f32::datum_type() && operand.is_plain();
+        if reduce.reducer != Reducer::Sum || !is_float {
+            return None;
+        }
+        let mut shape: TVec<usize> = operand.shape.as_concrete()?.into();
+        let mut axes = reduce.axes.clone();
+        axes.sort_unstable();
+        let (&first, &last) = (axes.first()?, axes.last()?);
+        if last - first + 1 != axes.len() {
+            return None;
+        }
+        let (length, inner) = (shape[first..=last].iter().product(), shape[last + 1..].iter().product());
+        shape[first..=last].fill(1);
+        Some(Sum { length, inner, shape })
+    }
+}
+
+impl Op for Sum {
+    fn name(&self) -> StaticName {
+        "OnnxshrinkSum".into()
+    }
+    op_as_typed_op!();
+}
+
+impl EvalOp for Sum {
+    op_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let mut result = spare::tensor(&self.shape)?;
+        {
+            let x = inputs[0].try_as_plain_ram()?;
+            let y = &mut result.try_as_plain_ram_mut()?;
+            sum_axis(x.as_slice::<f32>()?, self.length, self.inner, y.as_slice_mut::<f32>()?);
+        }
+        spare::keep(inputs);
+        Ok(tvec!(result.into_tvalue()))
+    }
+}
+
+impl TypedOp for Sum {
+    fn output_facts(&self, _: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        Ok(tvec!(f32::fact(&self.shape)))
+    }
+    as_op!();
+}
