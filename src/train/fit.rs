@@ -1,5 +1,7 @@
 //! A model while it is trained: one step at a time, and how good it is.
 
+use std::borrow::Cow;
+
 use rayon::prelude::*;
 
 use super::augment::Augmentation;
@@ -12,6 +14,9 @@ use crate::runtime::{NodeTime, RuntimeError, Shared};
 
 /// Into so many groups the runs of a step are put, whatever the number of threads: each group is summed on its own.
 const GROUPS: usize = 16;
+
+/// Elements that are summed over all groups at once.
+const PIECE: usize = 1 << 12;
 
 /// A model while it is trained.
 pub struct Fit<'a> {
@@ -78,15 +83,11 @@ impl<'a> Fit<'a> {
         let runs: Vec<&[usize]> = samples.chunks(self.samples).collect();
         let groups: Vec<&[&[usize]]> = runs.chunks(runs.len().div_ceil(GROUPS).max(1)).collect();
         let sums: Vec<Sums> = groups.into_par_iter().map(|runs| self.sums(runs)).collect::<Result<_, _>>()?;
-        let mut sums = sums.into_iter();
-        let mut total = sums.next().expect("a step has samples");
-        sums.for_each(|sum| total.add(sum));
-        let mut total = total.whole(&self.weights);
-        let scale = 1.0 / (samples.len() * self.lessons.rows) as f32;
-        total.gradients.par_iter_mut().for_each(|sum| sum.iter_mut().for_each(|g| *g *= scale));
+        let count = (samples.len() * self.lessons.rows) as f64;
+        let mut total = total(sums, &self.weights, 1.0 / count as f32);
         let share = 1.0 / runs.len() as f32;
         total.statistics.iter_mut().flatten().for_each(|x| *x *= share);
-        total.loss = (total.loss - self.lessons.floor_of(samples)) / (samples.len() * self.lessons.rows) as f64;
+        total.loss = (total.loss - self.lessons.floor_of(samples)) / count;
         Ok(total)
     }
 
@@ -97,7 +98,7 @@ impl<'a> Fit<'a> {
             let step = self.joint.step(&self.inputs(run, changed)?)?;
             match &mut sums {
                 None => sums = Some(Sums::of(step)),
-                Some(sums) => sums.add_step(step),
+                Some(sums) => sums.add(step),
             }
         }
         Ok(sums.expect("a group has runs"))
@@ -231,7 +232,7 @@ pub struct Derivative {
     pub statistics: Vec<Vec<f32>>,
 }
 
-/// Sums over runs.
+/// Sums over the runs of a group.
 struct Sums {
     loss: f64,
     gradients: Vec<Sum>,
@@ -241,13 +242,15 @@ struct Sums {
 /// Of the gradients by one weight.
 enum Sum {
     Zero,
-    Whole(Vec<f32>),
+    /// Of one run, as the runtime gave it.
+    Run(Tensor),
+    Runs(Vec<f32>),
     /// Indices of rows, and what is added there, in the order it came.
     Rows(Vec<(Tensor, Tensor)>),
 }
 
-fn floats(tensor: &Tensor) -> Vec<f32> {
-    tensor.floats().map(|floats| floats.into_owned()).unwrap_or_default()
+fn floats(tensor: &Tensor) -> Cow<'_, [f32]> {
+    tensor.floats().unwrap_or_default()
 }
 
 fn add(sum: &mut [f32], more: &[f32]) {
@@ -257,61 +260,85 @@ fn add(sum: &mut [f32], more: &[f32]) {
 impl Sums {
     fn of(step: Step) -> Sums {
         let gradients = step.gradients.into_iter().map(|gradient| match gradient {
-            Some(Gradient::Whole(whole)) => Sum::Whole(floats(&whole)),
+            Some(Gradient::Whole(whole)) => Sum::Run(whole),
             Some(Gradient::Rows { indices, updates }) => Sum::Rows(vec![(indices, updates)]),
             None => Sum::Zero,
         });
         Sums {
             loss: step.loss,
             gradients: gradients.collect(),
-            statistics: step.statistics.iter().map(floats).collect(),
+            statistics: step.statistics.iter().map(|statistic| floats(statistic).into_owned()).collect(),
         }
     }
 
-    fn add_step(&mut self, step: Step) {
+    fn add(&mut self, step: Step) {
         self.loss += step.loss;
         for (sum, more) in self.gradients.iter_mut().zip(step.gradients) {
+            if let Sum::Run(run) = sum {
+                *sum = Sum::Runs(floats(run).into_owned());
+            }
             match (sum, more) {
-                (Sum::Whole(sum), Some(Gradient::Whole(more))) => add(sum, &more.floats().unwrap_or_default()),
+                (Sum::Runs(sum), Some(Gradient::Whole(more))) => add(sum, &floats(&more)),
                 (Sum::Rows(sum), Some(Gradient::Rows { indices, updates })) => sum.push((indices, updates)),
                 _ => {}
             }
         }
         for (sum, more) in self.statistics.iter_mut().zip(&step.statistics) {
-            add(sum, &more.floats().unwrap_or_default());
+            add(sum, &floats(more));
         }
     }
+}
 
-    fn add(&mut self, other: Sums) {
-        self.loss += other.loss;
-        for (sum, more) in self.gradients.iter_mut().zip(other.gradients) {
-            match (sum, more) {
-                (Sum::Whole(sum), Sum::Whole(more)) => add(sum, &more),
-                (Sum::Rows(sum), Sum::Rows(more)) => sum.extend(more),
-                _ => {}
+/// All groups together, the gradients times `scale`, with all rows of every one.
+fn total(groups: Vec<Sums>, weights: &[Shared], scale: f32) -> Derivative {
+    let gradients = weights.par_iter().enumerate().map(|(index, weight)| {
+        let length = weight.floats().map_or(0, <[f32]>::len);
+        let (mut whole, mut rows) = (Vec::new(), Vec::new());
+        for group in &groups {
+            match &group.gradients[index] {
+                Sum::Zero => {}
+                Sum::Run(run) => whole.push(floats(run)),
+                Sum::Runs(runs) => whole.push(Cow::Borrowed(runs)),
+                Sum::Rows(more) => rows.extend(more),
             }
         }
-        self.statistics.iter_mut().zip(&other.statistics).for_each(|(sum, more)| add(sum, more));
+        match whole.is_empty() {
+            true => scatter(&rows, length, scale),
+            false => sum(&whole, scale),
+        }
+    });
+    let gradients = gradients.collect();
+    let loss = groups.iter().map(|group| group.loss).sum();
+    let mut groups = groups.into_iter().map(|group| group.statistics);
+    let mut statistics = groups.next().unwrap_or_default();
+    for more in groups {
+        statistics.iter_mut().zip(&more).for_each(|(sum, more)| add(sum, more));
     }
+    Derivative { loss, gradients, statistics }
+}
 
-    /// With all rows of every gradient.
-    fn whole(self, weights: &[Shared]) -> Derivative {
-        let whole = |(sum, weight): (Sum, &Shared)| match sum {
-            Sum::Whole(whole) => whole,
-            Sum::Zero => vec![0.0; weight.floats().map_or(0, <[f32]>::len)],
-            Sum::Rows(parts) => {
-                let mut whole = vec![0.0; weight.floats().map_or(0, <[f32]>::len)];
-                for (indices, updates) in &parts {
-                    let (indices, updates) = (indices.ints().unwrap_or_default(), floats(updates));
-                    let width = updates.len() / indices.len().max(1);
-                    for (&index, update) in indices.iter().zip(updates.chunks_exact(width.max(1))) {
-                        add(&mut whole[index as usize * width..][..width], update);
-                    }
-                }
-                whole
-            }
-        };
-        let gradients = self.gradients.into_par_iter().zip(weights).map(whole).collect();
-        Derivative { loss: self.loss, gradients, statistics: self.statistics }
+/// In the order of the parts; in pieces that stay in the cache.
+fn sum(parts: &[Cow<[f32]>], scale: f32) -> Vec<f32> {
+    let mut sum = Vec::with_capacity(parts[0].len());
+    for start in (0..parts[0].len()).step_by(PIECE) {
+        let piece = start..parts[0].len().min(start + PIECE);
+        sum.extend_from_slice(&parts[0][piece.clone()]);
+        let whole = &mut sum[piece.clone()];
+        parts[1..].iter().for_each(|more| add(whole, &more[piece.clone()]));
+        whole.iter_mut().for_each(|g| *g *= scale);
     }
+    sum
+}
+
+fn scatter(rows: &[&(Tensor, Tensor)], length: usize, scale: f32) -> Vec<f32> {
+    let mut whole = vec![0.0; length];
+    for (indices, updates) in rows {
+        let (indices, updates) = (indices.ints().unwrap_or_default(), floats(updates));
+        let width = updates.len() / indices.len().max(1);
+        for (&index, update) in indices.iter().zip(updates.chunks_exact(width.max(1))) {
+            add(&mut whole[index as usize * width..][..width], update);
+        }
+    }
+    whole.iter_mut().for_each(|g| *g *= scale);
+    whole
 }

@@ -92,6 +92,11 @@ impl Rule {
     fn apply(self, w: &mut [f32], g: &[f32], first: &mut [f32], second: &mut [f32], decay: f32) {
         let rate = self.rate;
         match self.optimizer {
+            Optimizer::Sgd { momentum: 0.0, .. } => {
+                for (w, &g) in w.iter_mut().zip(g) {
+                    *w -= rate * (g + decay * *w);
+                }
+            }
             Optimizer::Sgd { momentum, nesterov } => {
                 for ((w, &g), v) in w.iter_mut().zip(g).zip(first) {
                     let g = g + decay * *w;
