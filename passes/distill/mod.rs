@@ -71,8 +71,9 @@ struct Distill {
     /// How much each output counts, in the order of the original; 1 where nothing is said.
     output_weights: Vec<f64>,
 
-    /// Values that are to be like the teacher's: `name`, which both models have, or `student=teacher`. Where their widths
-    /// differ, a projection is learned with them.
+    /// Values that are to be like the teacher's: `name`, which both models have, or `student=teacher`. Where only one is named,
+    /// as in `student=`, `=teacher`, or by a name that one model has, the other is the only value of equal shape, or the only
+    /// one of them of the same operator. Where widths differ, a projection is learned with the values.
     hints: Vec<String>,
 
     /// How much each hint counts.

@@ -3,29 +3,31 @@
 //! A value of the student comes near to one of the teacher (FitNets: Romero and others, 2015), through a learned projection
 //! where their widths differ; or the places that both attend to are alike (Zagoruyko and Komodakis, 2017).
 
-use super::failed;
+use super::matching::{Pair, pairs};
 use crate::data::Random;
 use crate::ir::op::{Add, Conv, Div, Flatten, MatMul, Mul, ReduceSum, Sqrt};
 use crate::ir::{Model, Tensor, ValueId};
 use crate::pass::PassError;
-use crate::runtime::Runner;
 use crate::train::{Goal, Loss, Weight};
 
-/// Two values that are to be alike, by their names.
+/// Two values that are to be alike.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::passes) struct Hint {
-    pub student: String,
-    pub teacher: String,
+    /// In the student and in the teacher; none where the shape of the other tells.
+    pub names: [Option<String>; 2],
+    /// Whether one name is given for both, of which one may lack it.
+    pub is_shared: bool,
     pub weight: f64,
     /// Whether only where the values are large counts, summed over channels.
     pub attention: bool,
 }
 
 impl Hint {
-    /// `name`, which both models have, or `student=teacher`.
+    /// `student=teacher`, of which one may be left out, or a name that both models have, or one of them.
     pub fn parse(text: &str, weight: f64, attention: bool) -> Hint {
         let (student, teacher) = text.split_once('=').unwrap_or((text, text));
-        Hint { student: student.trim().into(), teacher: teacher.trim().into(), weight, attention }
+        let name = |text: &str| Some(text.trim().to_string()).filter(|name| !name.is_empty());
+        Hint { names: [name(student), name(teacher)], is_shared: !text.contains('='), weight, attention }
     }
 }
 
@@ -41,6 +43,8 @@ pub(super) struct Scaffold {
     values: Vec<ValueId>,
     /// Projections, which are trained.
     projections: Vec<ValueId>,
+    /// What was matched with what by shape.
+    pub notes: Vec<String>,
 }
 
 impl Scaffold {
@@ -56,29 +60,16 @@ impl Scaffold {
         if hints.is_empty() {
             return Ok((scaffold, goals));
         }
-        let find = |model: &Model, name: &str, what: &str| {
-            let mut values = model.all_values().filter(|(_, value)| value.graph == model.main && value.name == name);
-            let found = values.find(|(id, _)| model.producer(*id).is_some());
-            found
-                .map(|(id, _)| id)
-                .ok_or_else(|| PassError(format!("the {what} computes no value `{name}` to give hints by")))
-        };
-        let ours = hints.iter().map(|hint| find(student, &hint.student, "student")).collect::<Result<Vec<_>, _>>()?;
-        let theirs = hints.iter().map(|hint| find(teacher, &hint.teacher, "teacher")).collect::<Result<Vec<_>, _>>()?;
-        let shapes = |model: &Model, values: &[ValueId], sample: &[Tensor]| -> Result<Vec<Vec<usize>>, PassError> {
-            let results = Runner::with_outputs(model, values).and_then(|runner| runner.run(sample)).map_err(failed)?;
-            Ok(results.iter().map(|result| result.shape().to_vec()).collect())
-        };
-        let our_shapes = shapes(student, &ours, &samples[0])?;
-        let their_shapes = shapes(teacher, &theirs, &samples[1])?;
+        let pairs = pairs(hints, [student, teacher], samples)?;
         let mut random = Random::new(seed, PROJECTION);
-        for (index, hint) in hints.iter().enumerate() {
-            let (value, wanted) = (ours[index], theirs[index]);
-            let (from, to) = (&our_shapes[index], &their_shapes[index]);
+        for (hint, Pair { values: [value, wanted], shapes: [from, to], note }) in hints.iter().zip(&pairs) {
+            let (value, wanted) = (*value, *wanted);
+            let names = [&student.value(value).name, &teacher.value(wanted).name].map(String::clone);
             let unlike = |why: &str| {
-                let Hint { student, teacher, .. } = hint;
+                let [student, teacher] = &names;
                 PassError(format!("`{student}` {from:?} cannot be like the teacher's `{teacher}` {to:?}: {why}"))
             };
+            scaffold.notes.extend(note.clone());
             let (value, wanted) = if hint.attention {
                 if from.len() != 4 || to.len() != 4 || from[2..] != to[2..] {
                     return Err(unlike("attention is compared between images of one size, [N, C, H, W]"));

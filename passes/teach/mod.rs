@@ -1,10 +1,11 @@
 //! What the passes that train have in common. [`teach`] gets [`lessons`] from the samples, labels and teacher of the context,
-//! adds [`hints`] of what lies inside of the teacher, holds a part of the samples back, [changes](augment) the others at
-//! random, goes on from checkpoints, and tells of every epoch.
+//! adds [`hints`] of what lies inside of the teacher, [matched](matching) by name or shape, holds a part of the samples
+//! back, [changes](augment) the others at random, goes on from checkpoints, and tells of every epoch.
 
 pub(super) mod augment;
 pub(super) mod hints;
 mod lessons;
+mod matching;
 
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::atomic::Ordering;
@@ -107,6 +108,7 @@ pub(super) fn teach(
     let count = trained.len();
     let Lesson { mut lessons, goals, scaffold } = lesson(recipe, model, cx)?;
     trained.extend(scaffold.weights());
+    scaffold.notes.iter().for_each(|note| cx.note(note));
     let sample = lessons.inputs[0].clone();
     let ends = [sample.clone(), lessons.inputs[lessons.inputs.len() - 1].clone()];
     let open = if can_stack(model) { None } else { open_batch(model, &ends) };

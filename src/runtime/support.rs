@@ -53,6 +53,10 @@ const UNREAD: &[(&str, &str, i64)] = &[
     ("QuantizeLinear", "precision", 0),
 ];
 
+/// Recurrent layers, and the activations that tract gives them, whatever they ask for.
+const RECURRENT: &[(&str, &[&str])] =
+    &[("GRU", &["Sigmoid", "Tanh"]), ("LSTM", &["Sigmoid", "Tanh", "Tanh"]), ("RNN", &["Tanh"])];
+
 static OPERATORS: LazyLock<HashSet<String>> = LazyLock::new(|| tract_onnx::onnx().op_register.0.into_keys().collect());
 
 /// Whether tract has the operator at all.
@@ -92,6 +96,7 @@ pub(super) fn check(model: &Model, id: NodeId, attrs: &Attrs) -> Result<(), Runt
         };
         held.or_else(&no)?;
     }
+    recurrent(&node.op, attrs).or_else(&no)?;
     let (own, of_model) = (model.opsets_of(node.graph).onnx(), model.opsets.onnx());
     if own != of_model && own.is_some() && of_model.is_some() {
         let version = |opset: Option<i64>| opset.unwrap_or(op::BASE);
@@ -99,6 +104,31 @@ pub(super) fn check(model: &Model, id: NodeId, attrs: &Attrs) -> Result<(), Runt
         return no(format!("its function is written in operator set {own}, the model in {of_model}"));
     }
     node.outputs.iter().flatten().try_for_each(|&out| value_type(model.value(out)).or_else(&no))
+}
+
+/// Whether tract computes what a recurrent layer asks for: it reads few of the attributes.
+fn recurrent(op: &str, attrs: &Attrs) -> Result<(), String> {
+    let Some((_, defaults)) = RECURRENT.iter().find(|(of, _)| *of == op) else { return Ok(()) };
+    let is = |name: &str, value: &Attr| attrs.get(name) == Some(value);
+    let other = |name: &Attr| match name {
+        Attr::Strs(names) => names.iter().zip(defaults.iter().cycle()).any(|(name, own)| **name != *own.as_bytes()),
+        _ => true,
+    };
+    if is("direction", &Attr::Str("reverse".into())) {
+        return Err("tract does not go backwards alone".into());
+    }
+    if is("direction", &Attr::Str("bidirectional".into())) && is("layout", &Attr::Int(1)) {
+        return Err("tract does not go both ways where `layout` is 1".into());
+    }
+    let asked = [
+        ("activations", attrs.get("activations").is_some_and(other)),
+        ("clip", attrs.contains_key("clip")),
+        ("input_forget", is("input_forget", &Attr::Int(1))),
+    ];
+    match asked.into_iter().find(|(_, is_asked)| *is_asked) {
+        Some((name, _)) => Err(format!("tract does not know its attribute `{name}`")),
+        None => Ok(()),
+    }
 }
 
 /// Whether tract has values of this declared type; a value without one passes.

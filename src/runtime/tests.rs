@@ -155,3 +155,35 @@ fn convolutions_in_blocks_give_what_tract_gives() {
     compare(&model, &graph.outputs, &inputs).unwrap();
     compare(&model, &every, &inputs).unwrap();
 }
+
+#[test]
+fn recurrent_layers_that_tract_would_misread_are_refused() {
+    let refusal = |directions: usize, attrs: &[(&str, Attr)]| {
+        let mut model = model();
+        let operands = [[2, 2, 3], [directions, 8, 3], [directions, 8, 2]].map(|shape| input(&mut model, &shape));
+        let y = append(&mut model, "LSTM", &operands, &[&[("hidden_size", Attr::Int(2))], attrs].concat());
+        Runner::with_outputs(&model, &[y]).err().map(|error| error.to_string())
+    };
+    let text = |text: &str| Attr::Str(text.to_string().into());
+    let names = |names: &[&str]| Attr::Strs(names.iter().map(|name| name.to_string().into()).collect());
+    for (directions, attrs, why) in [
+        (1, vec![("direction", text("reverse"))], "tract does not go backwards alone"),
+        (
+            2,
+            vec![("direction", text("bidirectional")), ("layout", Attr::Int(1))],
+            "tract does not go both ways where `layout` is 1",
+        ),
+        (1, vec![("clip", Attr::Float(1.0))], "tract does not know its attribute `clip`"),
+        (1, vec![("input_forget", Attr::Int(1))], "tract does not know its attribute `input_forget`"),
+        (
+            1,
+            vec![("activations", names(&["Sigmoid", "Relu", "Tanh"]))],
+            "tract does not know its attribute `activations`",
+        ),
+    ] {
+        let refused = refusal(directions, &attrs).unwrap_or_else(|| panic!("{attrs:?} is not refused"));
+        assert!(refused.contains(why), "{refused}");
+    }
+    let defaults = names(&["Sigmoid", "Tanh", "Tanh", "Sigmoid", "Tanh", "Tanh"]);
+    assert_eq!(refusal(2, &[("direction", text("bidirectional")), ("activations", defaults)]), None);
+}

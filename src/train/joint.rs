@@ -1,10 +1,10 @@
 //! The graph of one training step: forward, loss and backward, with the weights as inputs.
 
 use super::TrainError;
-use super::gradient::gradient_on;
 use super::gradient::normalization::write_out;
 use super::gradient::operators::ScatterND;
 use super::gradient::tape::Tape;
+use super::gradient::{gradient_on, unroll};
 use super::loss::Goal;
 use super::weights::Weight;
 use crate::ir::op::{BatchNormalization, Identity, LogSoftmax, Softmax};
@@ -193,6 +193,7 @@ impl Written {
             total = Some(total.map_or(loss, |total| tape.add(total, loss)));
         }
         let loss = total.ok_or(TrainError::NoOutput)?;
+        unroll(&mut tape, loss, &weights)?;
         let mut forward = model.clone();
         write_out_normalizations(&mut forward, &[]);
         let in_training: Vec<NodeId> = normalizations.iter().map(|(node, _)| *node).collect();

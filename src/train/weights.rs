@@ -14,13 +14,16 @@ const LAYERS: &[(&str, &[usize])] = &[
     ("ConvTranspose", &[1, 2]),
     ("Einsum", &[0, 1]),
     ("Gather", &[0]),
+    ("GRU", &[1, 2, 3]),
     ("Gemm", &[0, 1, 2]),
     ("GroupNormalization", &[1, 2]),
     ("InstanceNormalization", &[1, 2]),
+    ("LSTM", &[1, 2, 3, 7]),
     ("LayerNormalization", &[1, 2]),
     ("MatMul", &[0, 1]),
     ("PRelu", &[1]),
     ("RMSNormalization", &[1]),
+    ("RNN", &[1, 2, 3]),
 ];
 
 /// Arithmetic, whose constants are weights behind a layer: biases and scales. Before the first layer they are how inputs
@@ -101,7 +104,9 @@ pub fn weights(model: &Model, frozen: &GlobSet) -> Vec<Weight> {
             }
             is_layer |= layer.is_some();
             if known.insert(value) && !frozen.is_match(&model.value(value).name) {
-                found.push(Weight { value, decays: tensor.rank() > 1 && !node.op.ends_with("Normalization") });
+                // Of a recurrent layer, all but the matrices are rows for each direction.
+                let is_bias = tensor.rank() < 2 || matches!(node.op.as_str(), "GRU" | "LSTM" | "RNN") && index > 2;
+                found.push(Weight { value, decays: !is_bias && !node.op.ends_with("Normalization") });
             }
         }
         if follows || is_layer {

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes cases.json: what PyTorch gives for operators of ONNX and for their gradients.
 
-    python3 make.py > cases.json        # with PyTorch; cases.json was made with 1.13.1, from Debian 12, on a CPU
+    python3 make.py > cases.json        # with PyTorch; cases.json was made with 2.15.0 on a CPU
 
 Every case is one node (a QuantizeLinear has its DequantizeLinear behind it): its operands, which are trained where they are floats, its attributes, the first results, and the
 gradients of the sum over all elements of the results, each times a factor that follows from its place (`factor`).
@@ -69,8 +69,8 @@ def case(op, operands, run, **attrs):
     def tensor(x):
         if x is None:
             return None
-        kind = {torch.float32: "floats", torch.int64: "ints", torch.uint8: "bytes", torch.bool: "bools"}[x.dtype]
-        elements = [float(f"{v:.7g}") if kind == "floats" else v for v in x.detach().reshape(-1).tolist()]
+        kind = {torch.float32: "floats", torch.float64: "doubles", torch.int64: "ints", torch.uint8: "bytes", torch.bool: "bools"}[x.dtype]
+        elements = [float(f"{v:.7g}") if kind in ("floats", "doubles") else v for v in x.detach().reshape(-1).tolist()]
         return {"shape": list(x.shape), kind: elements, "trained": bool(x.requires_grad)}
 
     return {
@@ -84,6 +84,30 @@ def case(op, operands, run, **attrs):
 
 def reduce(run, make=smooth):
     return [make(2, 3, 4), ints(0, -1)], lambda x, axes: run(x, tuple(axes.tolist()))
+
+
+def recurrent(run, gates, order):
+    """`run` of torch on the operands of ONNX, whose gates have this order there."""
+
+    def of(x, w, r, b, *states):
+        parameters = []
+        for direction in range(w.shape[0]):
+            rows = [torch.cat([m.chunk(gates)[gate] for gate in order]) for m in
+                    (w[direction], r[direction], *b[direction].chunk(2))]
+            parameters += rows
+        directions = w.shape[0]
+        y, *last = run(x, states if len(states) > 1 else states[0], parameters, True, 1, 0.0, False, directions == 2, False)
+        steps, batch, _ = y.shape
+        return [y.reshape(steps, batch, directions, -1).permute(0, 2, 1, 3), *last]
+
+    return of
+
+
+def recurrent_operands(gates, directions, states):
+    (steps, batch, inputs, hidden), rows = (4, 2, 3, 2), gates * 2
+    given = [smooth(steps, batch, inputs), smooth(directions, rows, inputs), smooth(directions, rows, hidden),
+             smooth(directions, 2 * rows), None]
+    return given + [smooth(directions, batch, hidden) for _ in range(states)]
 
 
 CASES = [
@@ -184,6 +208,31 @@ CASES = [
     case("Transpose", [smooth(2, 3, 4)], lambda x: x.permute(2, 0, 1), perm=[2, 0, 1]),
     case("Unsqueeze", [smooth(2, 3), ints(1)], lambda x, a: x.unsqueeze(1)),
     case("Where", [torch.tensor([[True, False, True], [False, False, True]]), smooth(2, 3), smooth(3)], torch.where),
+    case("Cast", [smooth(2, 3)], lambda x: x.double(), to=11),
+    case("CastLike", [smooth(2, 3), torch.tensor(0.0, dtype=torch.float64)], lambda x, like: x.to(like.dtype)),
+    case("DepthToSpace", [smooth(1, 8, 2, 3)], lambda x: F.pixel_shuffle(x, 2), blocksize=2, mode="CRD"),
+    case("DepthToSpace", [smooth(1, 8, 2, 3)],
+         lambda x: x.reshape(1, 2, 2, 2, 2, 3).permute(0, 3, 4, 1, 5, 2).reshape(1, 2, 4, 6), blocksize=2, mode="DCR"),
+    case("Dropout", [smooth(2, 3)], lambda x: F.dropout(x, 0.5, False)),
+    case("GRU", recurrent_operands(3, 1, 1), recurrent(torch.gru, 3, (1, 0, 2)), hidden_size=2, linear_before_reset=1),
+    case("GRU", recurrent_operands(3, 2, 1), recurrent(torch.gru, 3, (1, 0, 2)), hidden_size=2, linear_before_reset=1,
+         direction="bidirectional"),
+    case("Identity", [smooth(2, 3)], lambda x: x.clone()),
+    case("LSTM", recurrent_operands(4, 1, 2), recurrent(torch.lstm, 4, (0, 2, 3, 1)), hidden_size=2),
+    case("LSTM", recurrent_operands(4, 2, 2), recurrent(torch.lstm, 4, (0, 2, 3, 1)), hidden_size=2,
+         direction="bidirectional"),
+    case("Mean", [smooth(2, 3), smooth(1, 3), smooth(2, 1)], lambda a, b, c: (a + b + c) / 3),
+    case("RNN", recurrent_operands(1, 2, 1), recurrent(torch.rnn_tanh, 1, (0,)), hidden_size=2, direction="bidirectional"),
+    case("Resize", [smooth(1, 2, 3, 4), None, None, ints(1, 2, 6, 5)],
+         lambda x, s: F.interpolate(x, (6, 5), mode="nearest"), mode="nearest",
+         coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
+    case("Resize", [smooth(1, 2, 3, 4), None, None, ints(1, 2, 6, 5)],
+         lambda x, s: F.interpolate(x, (6, 5), mode="bilinear", align_corners=False), mode="linear"),
+    case("Resize", [smooth(1, 2, 3, 4), None, None, ints(1, 2, 5, 3)],
+         lambda x, s: F.interpolate(x, (5, 3), mode="bilinear", align_corners=True), mode="linear",
+         coordinate_transformation_mode="align_corners"),
+    case("SpaceToDepth", [smooth(1, 2, 4, 6)],
+         lambda x: x.reshape(1, 2, 2, 2, 3, 2).permute(0, 3, 5, 1, 2, 4).reshape(1, 8, 2, 3), blocksize=2),
 ]
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
 //! Training as a whole: whole networks against PyTorch's numbers, and what holds for any run.
 
+#[path = "../onnx/corpus.rs"]
+#[allow(dead_code, reason = "other tests need the rest")]
+mod corpus;
 mod course;
 mod interrupts;
 mod options;
 mod qat;
+mod recurrent;
 
 use std::env;
 use std::path::{Path, PathBuf};

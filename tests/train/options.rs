@@ -48,6 +48,10 @@ fn options_that_mean_nothing_are_refused() {
         ("output-weights=[1,2]", "`output-weights` has 2 numbers, but the model has 1 outputs"),
         ("hints=[\"nothing\"]", "the student computes no value `nothing` to give hints by"),
         ("hints=[\"relu=logits\"]", "they differ in more than their width"),
+        ("hints=[\"=nothing\"]", "the teacher computes no value `nothing` to give hints by"),
+        ("hints=[\"=\"]", "a hint names no value"),
+        ("hints=[\"relu=\"]", "no value of the teacher has the shape of `relu`, [1, "),
+        ("attention=[\"relu=\"]", "could be like several values of the teacher: `"),
         ("attention=[\"logits\"]", "attention is compared between images of one size"),
     ] {
         let refused = refusal(options).unwrap_or_else(|| panic!("{options} is not refused"));
@@ -99,6 +103,27 @@ fn a_student_learns_directions() {
     let told = trained.log.last().unwrap()["loss"].as_f64().unwrap();
     assert!(found > before + 0.2, "{before} became {found}");
     assert!((1.0 - found - told).abs() < 0.1, "the loss is {told}, but 1 - cosine is {}", 1.0 - found);
+}
+
+#[test]
+fn hints_are_matched_by_the_only_value_of_their_shape() {
+    let name = |model: &Model| model.value(model.graph(model.main).outputs[0]).name.clone();
+    let teacher = onnx::read(Path::new("testdata/models/mnist_resdw.onnx")).unwrap().model;
+    let (ours, theirs) = (name(&student()), name(&teacher));
+    let note = |given: &str, side: &str, found: &str, other: &str| {
+        format!("`{given}` of the {side} is matched with `{found}` of the {other} by its shape")
+    };
+    let mut bytes = Vec::new();
+    for (hint, note) in [
+        (format!("{ours}={theirs}"), None),
+        (format!("{ours}="), Some(note(&ours, "student", &theirs, "teacher"))),
+        (format!("={theirs}"), Some(note(&theirs, "teacher", &ours, "student"))),
+    ] {
+        let hinted = distilled(&student(), &format!("epochs=1,batch-size=8,hints=[\"{hint}\"]"), 2, |_| {});
+        assert_eq!(hinted.notes.iter().find(|note| note.contains("by its shape")), note.as_ref(), "{hint}");
+        bytes.push(hinted.bytes);
+    }
+    assert!(bytes.iter().all(|found| *found == bytes[0]), "the same hint, written otherwise, teaches something else");
 }
 
 /// The first convolution of the teacher has other channels than the student's, so that a projection is learned with it.

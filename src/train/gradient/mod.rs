@@ -3,7 +3,8 @@
 //! - [`table`] has one arm for each operator: from the gradient of a node's results to those of its operands.
 //! - [`tape`] writes the nodes, and knows the shape of every value: shapes are fixed, since a plan has fixed shapes anyway.
 //! - [`operators`] are views that only gradients need.
-//! - One file for each family of operators, with the equation beside each arm.
+//! - One file for each family of operators, with the equation beside each arm. [`recurrent`] layers have no arm: they are
+//!   written out first.
 //!
 //! Law: an arm gives the derivative by each operand as if that were of the result's full shape; sums over axes along which
 //! an operand was broadcast, and sums over all readers of a value, are taken here and nowhere else.
@@ -18,6 +19,7 @@ pub(crate) mod operators;
 mod pool;
 mod product;
 mod quantization;
+mod recurrent;
 mod reduction;
 mod resize;
 mod softmax;
@@ -83,8 +85,8 @@ impl Site {
 }
 
 /// Appends the nodes that compute the derivatives of `loss`, a single float, by each of `wrt`: constants or inputs of the
-/// main graph. None where the loss does not depend on one. Normalizations on the way are written out, so that both
-/// directions share what they have in common; they compute what they did.
+/// main graph. None where the loss does not depend on one. Normalizations and recurrent layers on the way are written out, so
+/// that both directions share what they have in common; they compute what they did.
 ///
 /// # Errors
 /// If an operator on the way has no gradient here, or a shape on the way is not fixed. It is found before anything is
@@ -120,8 +122,8 @@ pub(crate) fn gradient_on(
     if !is_single {
         return Err(GradientError::Loss(tape.model.value(loss).name.clone()));
     }
+    unroll(tape, loss, wrt)?;
     let way = Way::find(tape, loss, wrt);
-    way.check(tape)?;
     let shape = tape.shape(loss);
     let one = tape.filled(1.0, &shape, loss);
     let mut sums: HashMap<ValueId, Vec<ValueId>> = HashMap::from([(loss, vec![one])]);
@@ -153,9 +155,27 @@ pub(crate) fn gradient_on(
     Ok(wrt.iter().map(|&value| total(tape, &mut sums, value)).collect())
 }
 
+/// Writes out the recurrent layers between `wrt` and `loss`, after looking whether gradients are known of all that lies
+/// there.
+///
+/// # Errors
+/// As [`gradient`].
+pub(crate) fn unroll(tape: &mut Tape, loss: ValueId, wrt: &[ValueId]) -> Result<(), GradientError> {
+    let way = Way::find(tape, loss, wrt);
+    way.check(tape)?;
+    for node in way.nodes.into_iter().filter(|&node| recurrent::is_recurrent(tape.model, node)).collect::<Vec<_>>() {
+        let label = tape.model.label(node);
+        tape.prefix = name_of(tape.model, node);
+        recurrent::write_out(tape, node)
+            .map_err(|Refusal(why)| GradientError::Node { node: label, why: why.into() })?;
+    }
+    Ok(())
+}
+
 /// The sum of all that was found for `value`.
 fn total(tape: &mut Tape, sums: &mut HashMap<ValueId, Vec<ValueId>>, value: ValueId) -> Option<ValueId> {
-    let mut parts = sums.get(&value)?.iter().copied();
+    let parts = product::joined(tape, sums.get(&value)?.clone());
+    let mut parts = parts.into_iter();
     let first = parts.next()?;
     let sum = parts.fold(first, |sum, part| tape.add(sum, part));
     sums.insert(value, vec![sum]);
@@ -214,7 +234,7 @@ impl Way {
         for &node in &self.nodes {
             let model = &*tape.model;
             let refuse = |why: String| Err(GradientError::Node { node: model.label(node), why });
-            if table::arm(model, node).is_none() {
+            if table::arm(model, node).is_none() && !recurrent::is_recurrent(model, node) {
                 return refuse("no gradient is known of the operator".into());
             }
             let values = model.node(node).inputs.iter().chain(&model.node(node).outputs).flatten();
@@ -243,5 +263,5 @@ fn reads(model: &Model, node: NodeId) -> impl Iterator<Item = ValueId> {
 
 /// Every operator that has a gradient, by its name.
 pub fn differentiable() -> impl Iterator<Item = &'static str> {
-    TABLE.iter().map(|(op, _)| *op)
+    TABLE.iter().map(|(op, _)| *op).chain(recurrent::OPERATORS.iter().copied())
 }

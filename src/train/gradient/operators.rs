@@ -1,5 +1,7 @@
 //! Views of operators that gradients are taken of, or written in, and that no pass looks at.
 
+use bytes::Bytes;
+
 use crate::ir::op::{BASE, LATEST, ops};
 use crate::ir::{REQUIRED, ValueId};
 
@@ -17,6 +19,33 @@ ops! {
         epsilon: f32 = 1e-5,
         num_groups: i64 = REQUIRED,
         stash_type: i64 = 1,
+    }
+    #[allow(clippy::upper_case_acronyms, reason = "operators keep their ONNX names")]
+    GRU [BASE, LATEST] (
+        x: ValueId, w: ValueId, r: ValueId, b: Option<ValueId>, sequence_lens: Option<ValueId>, initial_h: Option<ValueId>,
+    ) {
+        activation_alpha: Vec<f32> = vec![],
+        activation_beta: Vec<f32> = vec![],
+        activations: Vec<Bytes> = vec![],
+        clip: Option<f32> = None,
+        direction: String = String::from("forward"),
+        hidden_size: Option<i64> = None,
+        layout: bool = false,
+        linear_before_reset: bool = false,
+    }
+    #[allow(clippy::upper_case_acronyms, reason = "operators keep their ONNX names")]
+    LSTM [BASE, LATEST] (
+        x: ValueId, w: ValueId, r: ValueId, b: Option<ValueId>, sequence_lens: Option<ValueId>, initial_h: Option<ValueId>,
+        initial_c: Option<ValueId>, p: Option<ValueId>,
+    ) {
+        activation_alpha: Vec<f32> = vec![],
+        activation_beta: Vec<f32> = vec![],
+        activations: Vec<Bytes> = vec![],
+        clip: Option<f32> = None,
+        direction: String = String::from("forward"),
+        hidden_size: Option<i64> = None,
+        input_forget: bool = false,
+        layout: bool = false,
     }
     Less [BASE, LATEST] (a: ValueId, b: ValueId) {}
     Mean [BASE, LATEST] (xs: Vec<ValueId>) {}
@@ -40,6 +69,18 @@ ops! {
         axis: i64 = -1,
         epsilon: f32 = 1e-5,
         stash_type: i64 = 1,
+    }
+    #[allow(clippy::upper_case_acronyms, reason = "operators keep their ONNX names")]
+    RNN [BASE, LATEST] (
+        x: ValueId, w: ValueId, r: ValueId, b: Option<ValueId>, sequence_lens: Option<ValueId>, initial_h: Option<ValueId>,
+    ) {
+        activation_alpha: Vec<f32> = vec![],
+        activation_beta: Vec<f32> = vec![],
+        activations: Vec<Bytes> = vec![],
+        clip: Option<f32> = None,
+        direction: String = String::from("forward"),
+        hidden_size: Option<i64> = None,
+        layout: bool = false,
     }
     ScatterElements [BASE, LATEST] (data: ValueId, indices: ValueId, updates: ValueId) {
         axis: i64 = 0,

@@ -114,6 +114,41 @@ pub(super) fn einsum(tape: &mut Tape, site: &Site) -> Result<Gradients, Refusal>
     Ok(gradients)
 }
 
+/// Σ Aᵢᵀ·Bᵢ is one product over the rows of all: gradients by a weight that several nodes read, each with other rows, as the
+/// steps of a recurrent layer do. Where that moves fewer elements than adding up what comes of each.
+pub(super) fn joined(tape: &mut Tape, parts: Vec<ValueId>) -> Vec<ValueId> {
+    let over_rows = |tape: &Tape, part: ValueId| -> Option<Einsum> {
+        let einsum: Einsum = tape.model.view(tape.model.producer(part)?)?;
+        let (terms, result) = einsum.equation.split_once("->")?;
+        let (a, b) = terms.split_once(',')?;
+        let rows = a.chars().next()?;
+        let is_first = b.starts_with(rows) && !result.contains(rows) && a.matches(rows).count() == 1;
+        (is_first && tape.model.value(part).uses.is_empty()).then_some(einsum)
+    };
+    let Some(Einsum { equation, xs: first }) = parts.first().and_then(|&part| over_rows(tape, part)) else {
+        return parts;
+    };
+    let like_first = |tape: &Tape, part: ValueId| {
+        let same = |(&x, &first): (&ValueId, &ValueId)| tape.shape(x)[1..] == tape.shape(first)[1..];
+        over_rows(tape, part).filter(|of| of.equation == equation && of.xs.iter().zip(&first).all(same))
+    };
+    let alike: Vec<(ValueId, Einsum)> =
+        parts.iter().filter_map(|&part| Some((part, like_first(tape, part)?))).collect();
+    let count = |x: &ValueId| tape.shape(*x).iter().product::<usize>();
+    let read: usize = alike.iter().flat_map(|(_, of)| &of.xs).map(count).sum();
+    if read >= (alike.len() - 1) * count(&parts[0]) {
+        return parts;
+    }
+    let operand = |place: usize| alike.iter().map(|(_, of)| of.xs[place]).collect::<Vec<_>>();
+    let (a, b) = (tape.concat(operand(0), 0), tape.concat(operand(1), 0));
+    let sum = tape.einsum(&equation, &[a, b]);
+    for (part, _) in &alike {
+        tape.model.sweep(tape.model.producer(*part).expect("it is a product"));
+    }
+    let others = parts.iter().filter(|part| alike.iter().all(|(alike, _)| alike != *part));
+    std::iter::once(sum).chain(others.copied()).collect()
+}
+
 /// Without an arrow, the result has the letters that appear once, in alphabetic order.
 fn implicit_result(equation: &str) -> String {
     let once = |c: &char| c.is_alphabetic() && equation.matches(*c).count() == 1;

@@ -7,7 +7,7 @@ use crate::analysis::Shapes;
 use crate::analysis::shapes::fixed_length;
 use crate::ir::op::{
     Add, Clip, Concat, Div, Expand, Gather, MatMul, Mul, Neg, Pad, Reciprocal, ReduceMean, ReduceSum, Reshape, Sign,
-    Slice, Sqrt, Sub, Transpose,
+    Slice, Split, Sqrt, Sub, Transpose,
 };
 use crate::ir::{DType, GraphId, Model, NodeId, Op, Operation, Size, Tensor, Type, ValueId};
 
@@ -107,9 +107,14 @@ impl<'m> Tape<'m> {
     pub fn write_many(&mut self, operation: impl Into<Operation>, dtype: DType, shapes: &[Vec<usize>]) -> Vec<ValueId> {
         let operation = operation.into();
         let name = format!("{}/{}", self.prefix, operation.op);
-        let names = vec![Some(name.as_str()); shapes.len()];
-        let node = self.model.append_node(self.graph, &name, operation, &names);
-        let results: Vec<ValueId> = self.model.node(node).outputs.iter().flatten().copied().collect();
+        let results = match self.anchor {
+            Some(anchor) => self.model.insert_many_before(anchor, operation, &name, shapes.len()),
+            None => {
+                let names = vec![Some(name.as_str()); shapes.len()];
+                let node = self.model.append_node(self.graph, &name, operation, &names);
+                self.model.node(node).outputs.iter().flatten().copied().collect()
+            }
+        };
         for (&result, shape) in results.iter().zip(shapes) {
             self.written.insert(result, (dtype, shape.clone()));
         }
@@ -359,6 +364,19 @@ impl<'m> Tape<'m> {
         let mut shape = self.shape(xs[0]);
         shape[axis] = xs.iter().map(|&x| self.shape(x)[axis]).sum();
         self.write(Concat { xs, axis: axis as i64 }, dtype, shape)
+    }
+
+    /// The parts of `x` of these lengths along `axis`.
+    pub fn split(&mut self, x: ValueId, axis: usize, lengths: &[usize]) -> Vec<ValueId> {
+        if lengths.len() == 1 {
+            return vec![x];
+        }
+        let (dtype, shape) = (self.dtype(x), self.shape(x));
+        let split = self.ints(&lengths.iter().map(|&n| n as i64).collect::<Vec<_>>());
+        let part =
+            |&length: &usize| shape.iter().enumerate().map(|(i, &n)| if i == axis { length } else { n }).collect();
+        let shapes: Vec<Vec<usize>> = lengths.iter().map(part).collect();
+        self.write_many(Split { x, split: Some(split), axis: axis as i64, num_outputs: None }, dtype, &shapes)
     }
 
     /// `x` backwards along `axis`.

@@ -1,7 +1,7 @@
 //! A random case for each operator that has a gradient.
 
 use super::draw::{Case, Draw, Operand, ints};
-use crate::ir::{DType, Tensor};
+use crate::ir::{Attr, DType, Tensor};
 
 type Make = fn(&mut Draw) -> Case;
 
@@ -46,6 +46,7 @@ pub const CASES: &[(&str, Make)] = &[
         Case::of(vec![d.trained(&narrow), ints(&signed(&shape))])
     }),
     ("Flatten", |d| smooth(d).int("axis", 1)),
+    ("GRU", |d| recurrent(d, 3)),
     ("Gather", gather),
     ("GatherElements", gather_elements),
     ("Gelu", smooth),
@@ -66,6 +67,7 @@ pub const CASES: &[(&str, Make)] = &[
         let space = d.int(2, 4);
         Case::of(vec![d.trained(&[2, 3, space, 2]), d.trained(&[3]), d.trained(&[3])]).float("epsilon", 0.1)
     }),
+    ("LSTM", |d| recurrent(d, 4)),
     ("LayerNormalization", layer_normalization),
     ("LeakyRelu", |d| kinked(d).float("alpha", 0.2)),
     ("Log", positive),
@@ -98,6 +100,7 @@ pub const CASES: &[(&str, Make)] = &[
         let n = d.int(2, 4);
         Case::of(vec![d.trained(&[2, 3, n]), d.trained(&[n])]).float("epsilon", 0.1)
     }),
+    ("RNN", |d| recurrent(d, 1)),
     ("Reciprocal", positive),
     ("ReduceL1", |d| reduction(d, |d, shape| d.apart(shape, 1.0)).kinked()),
     ("ReduceL2", |d| reduction(d, |d, shape| d.positive(shape))),
@@ -420,6 +423,51 @@ fn batch_normalization(d: &mut Draw) -> Case {
     let mean = Operand::Fixed(d.tensor(&[3], -1.0, 1.0));
     let variance = Operand::Fixed(d.tensor(&[3], 0.5, 2.0));
     Case::of(vec![d.trained(shape), d.trained(&[3]), d.trained(&[3]), mean, variance])
+}
+
+/// A recurrent layer with so many gates; every other one as tract reads it.
+fn recurrent(d: &mut Draw, gates: usize) -> Case {
+    let (steps, batch, input, hidden) = (d.int(1, 4), d.int(1, 2), d.int(1, 2), d.int(1, 3));
+    let (is_lstm, written_out) = (gates == 4, d.coin());
+    let (layout, direction) = match written_out {
+        true => (d.coin(), ["forward", "reverse", "bidirectional"][d.int(0, 2)]),
+        false => (false, ["forward", "bidirectional"][d.int(0, 1)]),
+    };
+    let (directions, rows) = (1 + usize::from(direction == "bidirectional"), gates * hidden);
+    let x = if layout { [batch, steps, input] } else { [steps, batch, input] };
+    let state = if layout { [batch, directions, hidden] } else { [directions, batch, hidden] };
+    let mut operands =
+        vec![d.trained(&x), d.trained(&[directions, rows, input]), d.trained(&[directions, rows, hidden])];
+    operands.push(if d.coin() { d.trained(&[directions, 2 * rows]) } else { Operand::Missing });
+    let lengths: Vec<i32> = (0..batch).map(|_| d.int(1, steps) as i32).collect();
+    let lengths = Operand::Fixed(Tensor::from_vec(vec![batch], lengths));
+    operands.push(if written_out && d.coin() { lengths } else { Operand::Missing });
+    // tract mixes up the two states of an LSTM where none are given.
+    let has_states = d.coin() || is_lstm && !written_out;
+    operands.push(if has_states { d.trained(&state) } else { Operand::Missing });
+    if is_lstm {
+        operands.push(if has_states || d.coin() { d.trained(&state) } else { Operand::Missing });
+        operands.push(if d.coin() { d.trained(&[directions, 3 * hidden]) } else { Operand::Missing });
+    }
+    let mut case = Case::of(operands).int("hidden_size", hidden as i64).text("direction", direction);
+    case.results = if is_lstm { 3 } else { 2 };
+    case.judged = d.int(1, case.results);
+    if gates == 3 {
+        case = case.int("linear_before_reset", i64::from(d.coin()));
+    }
+    if !written_out {
+        return case;
+    }
+    if is_lstm {
+        case = case.int("input_forget", i64::from(d.coin()));
+    }
+    if d.coin() {
+        // Differences tell nothing beside a kink: all of them are smooth.
+        let names = ["Softplus", "Sigmoid", "Tanh"].into_iter().cycle();
+        let count = directions * [1, 2, 3][usize::from(gates > 1) + usize::from(is_lstm)];
+        case = case.attr("activations", Attr::Strs(names.take(count).map(Into::into).collect()));
+    }
+    Case { written_out, ..case.int("layout", layout.into()) }
 }
 
 fn resize(d: &mut Draw) -> Case {

@@ -14,6 +14,8 @@ pub struct Case {
     pub opset: i64,
     /// The step of differences.
     pub step: f32,
+    /// Whether the node is a recurrent layer that tract does not read as it is meant.
+    pub written_out: bool,
 }
 
 #[derive(Debug)]
@@ -25,7 +27,7 @@ pub enum Operand {
 
 impl Case {
     pub fn of(operands: Vec<Operand>) -> Case {
-        Case { operands, attrs: vec![], results: 1, judged: 1, opset: 24, step: 0.02 }
+        Case { operands, attrs: vec![], results: 1, judged: 1, opset: 24, step: 0.02, written_out: false }
     }
 
     pub fn attr(mut self, name: &'static str, attr: Attr) -> Case {

@@ -10,19 +10,22 @@ use crate::ir::{Attr, Tensor, ValueId};
 use crate::runtime::Runner;
 
 #[derive(Deserialize)]
-struct Row {
-    op: String,
+pub struct Row {
+    pub op: String,
     attrs: Map<String, Json>,
     operands: Vec<Option<Array>>,
-    results: Vec<Array>,
+    pub results: Vec<Array>,
+    #[serde(default)]
     gradients: Vec<Array>,
 }
 
 #[derive(Deserialize)]
-struct Array {
-    shape: Vec<usize>,
-    floats: Option<Vec<f32>>,
+pub struct Array {
+    pub shape: Vec<usize>,
+    pub floats: Option<Vec<f32>>,
+    doubles: Option<Vec<f64>>,
     ints: Option<Vec<i64>>,
+    int32s: Option<Vec<i32>>,
     bytes: Option<Vec<u8>>,
     bools: Option<Vec<bool>>,
     trained: bool,
@@ -34,7 +37,13 @@ impl Array {
         if let Some(floats) = &self.floats {
             return Tensor::from_vec(shape, floats.clone());
         }
+        if let Some(doubles) = &self.doubles {
+            return Tensor::from_vec(shape, doubles.clone());
+        }
         if let Some(ints) = &self.ints {
+            return Tensor::from_vec(shape, ints.clone());
+        }
+        if let Some(ints) = &self.int32s {
             return Tensor::from_vec(shape, ints.clone());
         }
         if let Some(bytes) = &self.bytes {
@@ -51,7 +60,11 @@ impl Array {
 fn attr(json: &Json) -> Attr {
     match json {
         Json::String(text) => Attr::Str(text.clone().into_bytes().into()),
-        Json::Array(ints) => Attr::Ints(ints.iter().filter_map(Json::as_i64).collect()),
+        Json::Array(all) if all.iter().all(Json::is_string) => {
+            Attr::Strs(all.iter().filter_map(Json::as_str).map(|text| text.to_string().into()).collect())
+        }
+        Json::Array(all) if all.iter().all(Json::is_i64) => Attr::Ints(all.iter().filter_map(Json::as_i64).collect()),
+        Json::Array(all) => Attr::Floats(all.iter().filter_map(Json::as_f64).map(|x| x as f32).collect()),
         number => match number.as_i64() {
             Some(int) => Attr::Int(int),
             None => Attr::Float(number.as_f64().expect("attributes are numbers") as f32),
@@ -59,10 +72,16 @@ fn attr(json: &Json) -> Attr {
     }
 }
 
+impl Row {
+    pub fn case(&self) -> Case {
+        let operands = self.operands.iter().map(|operand| operand.as_ref().map_or(Operand::Missing, Array::operand));
+        let attrs = self.attrs.iter().map(|(name, json)| (&*name.clone().leak(), attr(json))).collect();
+        Case { attrs, results: self.results.len(), judged: self.results.len(), ..Case::of(operands.collect()) }
+    }
+}
+
 fn check(row: &Row) -> Result<(), String> {
-    let operands = row.operands.iter().map(|operand| operand.as_ref().map_or(Operand::Missing, Array::operand));
-    let attrs = row.attrs.iter().map(|(name, json)| (&*name.clone().leak(), attr(json))).collect();
-    let case = Case { attrs, results: row.results.len(), judged: row.results.len(), ..Case::of(operands.collect()) };
+    let case = row.case();
     let behind = |model: &mut crate::ir::Model, operands: &[Option<ValueId>], result: ValueId| {
         if row.op != "QuantizeLinear" {
             return result;
@@ -80,9 +99,10 @@ fn check(row: &Row) -> Result<(), String> {
         Runner::with_outputs(&model, &[&results[..], &gradients].concat()).map_err(|error| error.to_string())?;
     let found = runner.run(&inputs).map_err(|error| error.to_string())?;
     for (index, (found, expected)) in found.iter().zip(row.results.iter().chain(&row.gradients)).enumerate() {
-        let (floats, wanted) = (found.floats().ok_or("no floats")?, expected.floats.as_ref().ok_or("no floats")?);
+        let expected_floats = expected.tensor();
+        let (floats, wanted) = (found.floats().ok_or("no floats")?, expected_floats.floats().ok_or("no floats")?);
         let scale = wanted.iter().fold(1f32, |max, x| max.max(x.abs()));
-        let near = floats.iter().zip(wanted).all(|(a, b)| (a - b).abs() <= 2e-5 * scale);
+        let near = floats.iter().zip(wanted.iter()).all(|(a, b)| (a - b).abs() <= 2e-5 * scale);
         if found.shape() != expected.shape || !near {
             return Err(format!("result {index}, then gradients: {floats:?}, but PyTorch has {wanted:?}"));
         }
