@@ -1,4 +1,4 @@
-//! Pruning: networks with fewer channels, heads and neurons.
+//! Pruning: networks with fewer channels, heads, neurons and words.
 
 mod criterion;
 mod cut;
@@ -13,6 +13,7 @@ mod probe;
 mod reconstruct;
 mod select;
 mod slice;
+mod vocabulary;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use schemars::JsonSchema;
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::analysis::channels::{Channels, Pin};
 use crate::analysis::{Cost, Shapes};
 use crate::data::Dataset;
-use crate::ir::Model;
+use crate::ir::{Model, NodeId, Tensor};
 use crate::measure::{Pairing, Watch};
 use crate::pass::{Context, Effect, Needs, Pass, PassError, PassInfo};
 use crate::rewrite::Miss;
@@ -32,15 +33,20 @@ use own::own_vectors;
 use probe::Samples;
 use reconstruct::reconstruct;
 use select::{Amount, Groups, Rules};
+use vocabulary::Vocabulary;
 
-pub const INFO: PassInfo = PassInfo::of::<Prune>("prune", "Cut channels, heads and neurons that are missed least");
+pub const INFO: PassInfo = PassInfo::of::<Prune>(
+    "prune",
+    "Cut channels, heads and neurons that are missed least, and words that do not occur",
+);
 
 /// Cuts channels out of the model, whole: of convolutions and products, neurons between two products, heads of attentions, the
 /// width of a residual stream. Channels that go together are found across the whole network, and cut from all weights that
 /// have them. The result is a smaller network in ordinary operators; it is to be trained afterwards (`distill`), or to be cut
 /// by little.
 ///
-/// One of `channels`, `parameters`, `bytes` and `macs` says how much is cut.
+/// One of `channels`, `parameters`, `bytes` and `macs` says how much is cut. With `vocabulary`, which may also stand alone,
+/// embedding tables lose the rows of ids that do not occur in the samples; the share to cut is one of what that leaves.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct Prune {
@@ -55,6 +61,14 @@ struct Prune {
 
     /// The share of the multiply-accumulates to cut.
     macs: Option<f64>,
+
+    /// Embedding tables keep the rows of ids that occur so often in the samples, once or more; all other ids share one row. A
+    /// map of ids goes into the model, so that its tokenizer stays as it is. The shared row learns in `distill` where its ids
+    /// occur: with 2, from those that occur once, or as what hides tokens (`mask-token`).
+    vocabulary: Option<u64>,
+
+    /// The id whose row the others share ([UNK], say); if none is given, it is the mean of theirs.
+    unknown: Option<usize>,
 
     /// How it is found which channels are missed least.
     criterion: Criterion,
@@ -74,7 +88,7 @@ struct Prune {
     /// Layers keep at least so many channels.
     minimum: usize,
 
-    /// Layers whose channels stay, by name or pattern (`/head/*`).
+    /// Layers whose channels stay, and tables whose rows do, by name or pattern (`/head/*`).
     keep: Vec<String>,
 
     /// The only layers whose channels are cut, by name or pattern; all if none are given.
@@ -98,6 +112,8 @@ impl Default for Prune {
             parameters: None,
             bytes: None,
             macs: None,
+            vocabulary: None,
+            unknown: None,
             criterion: Criterion::default(),
             samples: 64,
             scope: Scope::default(),
@@ -111,7 +127,8 @@ impl Default for Prune {
 }
 
 impl Prune {
-    fn amount(&self) -> Result<Amount, PassError> {
+    /// How much is cut of the channels; none where only the vocabulary is.
+    fn amount(&self) -> Result<Option<Amount>, PassError> {
         let given = [
             self.channels.map(Amount::Channels),
             self.parameters.map(Amount::Parameters),
@@ -120,7 +137,8 @@ impl Prune {
         ];
         let mut given = given.into_iter().flatten();
         match (given.next(), given.next()) {
-            (Some(amount), None) => Ok(amount),
+            (Some(amount), None) => Ok(Some(amount)),
+            (None, None) if self.vocabulary.is_some() => Ok(None),
             _ => Err(PassError("one of `channels`, `parameters`, `bytes` and `macs` says how much to cut".into())),
         }
     }
@@ -128,10 +146,7 @@ impl Prune {
     /// For each class, whether the user holds it: a layer that is to be kept, or none that is included, gives it.
     fn held(&self, model: &Model, channels: &Channels, layers: &[Layer]) -> Result<Vec<bool>, PassError> {
         let (keep, include) = (Prune::globs(&self.keep, "keep")?, Prune::globs(&self.include, "include")?);
-        let is_named = |set: &GlobSet, layer: &Layer| {
-            let node = model.node(layer.node);
-            set.is_match(&node.name) || node.outputs.iter().flatten().any(|&y| set.is_match(&model.value(y).name))
-        };
+        let is_named = |set: &GlobSet, layer: &Layer| is_named(model, layer.node, set);
         let mut held = vec![!self.include.is_empty(); channels.len()];
         let mut hold = |layer: &Layer, holds: bool| {
             let lane = layer.gives.map(|(_, lane)| lane);
@@ -143,18 +158,21 @@ impl Prune {
         Ok(held)
     }
 
-    fn data(&self, cx: &Context) -> Result<Dataset, PassError> {
-        let data = cx.data.as_ref().ok_or_else(|| PassError("it needs samples; give a file with `--data`".into()))?;
-        Ok(data.some(cx.seed, self.samples))
+    fn all_data(cx: &Context) -> Result<&Dataset, PassError> {
+        cx.data.as_ref().ok_or_else(|| PassError("it needs samples; give a file with `--data`".into()))
     }
 
-    /// Samples in the order of the model's inputs; of many, some at random.
-    fn samples(&self, model: &Model, cx: &Context) -> Result<Samples, PassError> {
-        let data = self.data(cx)?;
+    /// The samples that are learned from; of many, some at random.
+    fn data(&self, cx: &Context) -> Result<Dataset, PassError> {
+        Ok(Prune::all_data(cx)?.some(cx.seed, self.samples))
+    }
+
+    /// Samples in the order of the model's inputs.
+    fn inputs(data: &Dataset, model: &Model, cx: &Context) -> Result<Vec<Vec<Tensor>>, PassError> {
         let original = cx.original.as_deref().unwrap_or(model);
         let pairing = Pairing::of(original, model)
             .map_err(|error| PassError(format!("the model does not fit the original: {error}")))?;
-        Ok(Samples { inputs: (0..data.len()).map(|index| pairing.inputs(&data.sample(index))).collect() })
+        Ok((0..data.len()).map(|index| pairing.inputs(&data.sample(index))).collect())
     }
 
     fn globs(patterns: &[String], option: &str) -> Result<GlobSet, PassError> {
@@ -164,11 +182,15 @@ impl Prune {
         }
         set.build().map_err(|error| PassError(format!("`{option}`: {error}")))
     }
-}
 
-impl Pass for Prune {
-    fn run(&self, model: &mut Model, cx: &mut Context) -> Result<(), PassError> {
-        let amount = self.amount()?;
+    fn share_rows(&self, model: &mut Model, least: u64, cx: &mut Context) -> Result<(), PassError> {
+        let samples = Prune::inputs(Prune::all_data(cx)?, model, cx)?;
+        let keep = Prune::globs(&self.keep, "keep")?;
+        let vocabulary = Vocabulary { least, unknown: self.unknown };
+        vocabulary.apply(model, &samples, |model, lookup| is_named(model, lookup, &keep), cx)
+    }
+
+    fn cut(&self, model: &mut Model, amount: Amount, cx: &mut Context) -> Result<(), PassError> {
         let mut small = model.clone();
         own_vectors(&mut small);
         let shapes = Shapes::infer(&small);
@@ -180,7 +202,10 @@ impl Pass for Prune {
         if groups.members.is_empty() {
             return Ok(());
         }
-        let samples = if self.criterion.needs_samples() { Some(self.samples(&small, cx)?) } else { None };
+        let samples = match self.criterion.needs_samples() {
+            true => Some(Samples { inputs: Prune::inputs(&self.data(cx)?, &small, cx)? }),
+            false => None,
+        };
         let subject = Subject { model: &small, channels: &channels, layers: &layers, groups: &groups, seed: cx.seed };
         let scores = criterion::scores(self.criterion, subject, samples.as_ref())?;
         let order = criterion::order(&groups, &scores, self.scope == Scope::Local);
@@ -212,24 +237,50 @@ impl Pass for Prune {
         cx.inferred = None;
         Ok(())
     }
+}
+
+impl Pass for Prune {
+    fn run(&self, model: &mut Model, cx: &mut Context) -> Result<(), PassError> {
+        if let Some(least) = self.vocabulary {
+            self.share_rows(model, least, cx)?;
+        }
+        match self.amount()? {
+            Some(amount) => self.cut(model, amount, cx),
+            None => Ok(()),
+        }
+    }
 
     fn check(&self) -> Result<(), PassError> {
         let not = |holds: bool, what: &str| if holds { Ok(()) } else { Err(PassError(what.into())) };
-        let (Amount::Channels(share) | Amount::Parameters(share) | Amount::Bytes(share) | Amount::Macs(share)) =
-            self.amount()?;
-        not(share > 0.0 && share < 1.0, "what is cut is a share between 0 and 1")?;
+        if let Some(Amount::Channels(share) | Amount::Parameters(share) | Amount::Bytes(share) | Amount::Macs(share)) =
+            self.amount()?
+        {
+            not(share > 0.0 && share < 1.0, "what is cut is a share between 0 and 1")?;
+        }
+        not(self.vocabulary != Some(0), "`vocabulary` is 0: ids that occur are counted from 1")?;
+        not(self.unknown.is_none() || self.vocabulary.is_some(), "`unknown` is for a `vocabulary` that is pruned")?;
         not(self.samples > 0, "`samples` is 0")?;
         not(self.round_to > 0, "`round-to` is 0")?;
         not(self.minimum > 0, "`minimum` is 0: a layer without channels is none")
     }
 
     fn needs(&self) -> Needs {
-        if self.criterion.needs_samples() || self.reconstruct { Needs::Inputs } else { Needs::Nothing }
+        if self.criterion.needs_samples() || self.reconstruct || self.vocabulary.is_some() {
+            Needs::Inputs
+        } else {
+            Needs::Nothing
+        }
     }
 
     fn effect(&self) -> Effect {
         Effect::Lossy
     }
+}
+
+/// Whether a node, or one of its results, has a name of `set`.
+fn is_named(model: &Model, node: NodeId, set: &GlobSet) -> bool {
+    let node = model.node(node);
+    set.is_match(&node.name) || node.outputs.iter().flatten().any(|&y| set.is_match(&model.value(y).name))
 }
 
 /// How many of the channels that layers give can be cut, and what holds the others.
@@ -288,7 +339,6 @@ mod tests {
     use super::*;
     use crate::analysis::FixedSizes;
     use crate::data::synthesize;
-    use crate::ir::Tensor;
     use crate::pass::Pipeline;
     use crate::passes;
     use crate::runtime::Runner;

@@ -72,14 +72,20 @@ impl Changes {
     }
 }
 
-/// Whether elements of `value` are places in a constant table: tokens and their embeddings.
+/// Whether elements of `value` are places in a constant table: tokens and their embeddings. A table of integers is a map to
+/// such places.
 fn chooses_rows(model: &Model, value: ValueId) -> bool {
     model.value(value).uses.iter().any(|place| {
         let Use::Node(node, _) = *place else { return false };
-        if let Some(Gather { data, indices, .. }) = model.view(node) {
-            return indices == value && model.constant(data).is_some_and(|table| table.dtype().is_float());
-        }
+        let maps = match model.view(node) {
+            Some(Gather { data, indices, .. }) => match model.constant(data).filter(|_| indices == value) {
+                Some(table) if table.dtype().is_float() => return true,
+                Some(_) => true,
+                None => return false,
+            },
+            None => false,
+        };
         let is_copy = model.view::<Cast>(node).is_some() || model.view::<Identity>(node).is_some();
-        is_copy && model.node(node).outputs.iter().flatten().any(|&copy| chooses_rows(model, copy))
+        (maps || is_copy) && model.node(node).outputs.iter().flatten().any(|&copy| chooses_rows(model, copy))
     })
 }
