@@ -182,9 +182,7 @@ impl Chain {
         let operands = operands.collect::<TractResult<_>>()?;
         Ok((Chain { shape, operands, steps, results }, inputs, outlets))
     }
-}
 
-impl Chain {
     /// Elements of a tile: rows of a fitting length, so that operands repeated over rows are read where they lie.
     fn tile(&self) -> usize {
         match self.shape.last() {

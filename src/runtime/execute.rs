@@ -272,6 +272,25 @@ pub(super) fn filled<T: Datum>(shape: &[usize], fill: impl FnOnce(&mut [T])) -> 
     Ok(tensor)
 }
 
+/// Puts an operator in the place of every `O` that `ours` knows by the facts of its operands and its result.
+pub(super) fn replace<O: Op, N: Into<Box<dyn TypedOp>>>(
+    model: &mut TypedModel,
+    ours: impl Fn(&O, &[&TypedFact], &TypedFact) -> Option<N>,
+) -> TractResult<()> {
+    let found: Vec<usize> = model.nodes().iter().filter(|node| node.op_is::<O>()).map(|node| node.id).collect();
+    for id in found {
+        let node = model.node(id);
+        let replacement = {
+            let facts = model.node_input_facts(id)?;
+            node.op_as::<O>().and_then(|op| ours(op, &facts, &node.outputs[0].fact))
+        };
+        if let Some(replacement) = replacement {
+            TypedModelPatch::replace_single_op(model, node, &node.inputs, replacement)?.apply(model)?;
+        }
+    }
+    model.compact()
+}
+
 /// Elements between neighbours along each axis.
 pub(super) fn strides(shape: &[usize]) -> TVec<usize> {
     let mut strides: TVec<usize> = shape.into();

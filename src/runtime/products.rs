@@ -4,25 +4,14 @@
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::einsum::EinSum;
 
-use super::execute::strides;
+use super::execute::{replace, strides};
 use super::spare;
 use crate::kernels::blocked::FloatIsa;
 use crate::kernels::{Axis, StridedProduct};
 
 /// Puts our operator in the place of all products of two floats that it knows.
 pub(super) fn take_over(model: &mut TypedModel) -> TractResult<()> {
-    let products: Vec<usize> = model.nodes().iter().filter(|node| node.op_is::<EinSum>()).map(|node| node.id).collect();
-    for id in products {
-        let node = model.node(id);
-        let product = {
-            let facts = model.node_input_facts(id)?;
-            node.op_as::<EinSum>().and_then(|einsum| Product::of(einsum, &facts, &node.outputs[0].fact))
-        };
-        if let Some(product) = product {
-            TypedModelPatch::replace_single_op(model, node, &node.inputs, product)?.apply(model)?;
-        }
-    }
-    model.compact()
+    replace(model, Product::of)
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,14 +71,7 @@ impl EvalOp for Product {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let mut result = spare::tensor(&self.shape)?;
-        {
-            let (a, b) = (inputs[0].try_as_plain_ram()?, inputs[1].try_as_plain_ram()?);
-            let (a, b) = (a.as_slice::<f32>()?, b.as_slice::<f32>()?);
-            self.product.run(a, b, result.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?);
-        }
-        spare::keep(inputs);
-        Ok(tvec!(result.into_tvalue()))
+        spare::computed(&self.shape, inputs, |operands, c| self.product.run(operands[0], operands[1], c))
     }
 }
 

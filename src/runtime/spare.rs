@@ -38,3 +38,19 @@ pub(super) fn keep(operands: TVec<TValue>) {
         }
     });
 }
+
+/// The result of an operator of floats that writes all of it.
+pub(super) fn computed(
+    shape: &[usize],
+    operands: TVec<TValue>,
+    compute: impl FnOnce(&[&[f32]], &mut [f32]),
+) -> TractResult<TVec<TValue>> {
+    let mut result = tensor(shape)?;
+    {
+        let plain = operands.iter().map(|operand| operand.try_as_plain_ram()).collect::<TractResult<TVec<_>>>()?;
+        let floats = plain.iter().map(|plain| plain.as_slice::<f32>()).collect::<TractResult<TVec<_>>>()?;
+        compute(&floats, result.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?);
+    }
+    keep(operands);
+    Ok(tvec!(result.into_tvalue()))
+}

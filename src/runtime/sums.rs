@@ -3,20 +3,13 @@
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::nn::{Reduce, Reducer};
 
+use super::execute::replace;
 use super::spare;
 use crate::kernels::sum_axis;
 
 /// Puts our operator in the place of all sums that it knows.
 pub(super) fn take_over(model: &mut TypedModel) -> TractResult<()> {
-    let sums: Vec<usize> = model.nodes().iter().filter(|node| node.op_is::<Reduce>()).map(|node| node.id).collect();
-    for id in sums {
-        let node = model.node(id);
-        let operand = model.outlet_fact(node.inputs[0])?;
-        if let Some(sum) = node.op_as::<Reduce>().and_then(|reduce| Sum::of(reduce, operand)) {
-            TypedModelPatch::replace_single_op(model, node, &node.inputs, sum)?.apply(model)?;
-        }
-    }
-    model.compact()
+    replace(model, Sum::of)
 }
 
 /// y[outer, inner] = Σ x[outer, length, inner] over length.
@@ -28,7 +21,8 @@ struct Sum {
 }
 
 impl Sum {
-    fn of(reduce: &Reduce, operand: &TypedFact) -> Option<Sum> {
+    fn of(reduce: &Reduce, operands: &[&TypedFact], _: &TypedFact) -> Option<Sum> {
+        let [operand] = operands else { return None };
         let is_float = operand.datum_type == f32::datum_type() && operand.is_plain();
         if reduce.reducer != Reducer::Sum || !is_float {
             return None;
@@ -57,14 +51,7 @@ impl EvalOp for Sum {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let mut result = spare::tensor(&self.shape)?;
-        {
-            let x = inputs[0].try_as_plain_ram()?;
-            let y = &mut result.try_as_plain_ram_mut()?;
-            sum_axis(x.as_slice::<f32>()?, self.length, self.inner, y.as_slice_mut::<f32>()?);
-        }
-        spare::keep(inputs);
-        Ok(tvec!(result.into_tvalue()))
+        spare::computed(&self.shape, inputs, |operands, y| sum_axis(operands[0], self.length, self.inner, y))
     }
 }
 

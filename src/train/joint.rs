@@ -295,6 +295,9 @@ fn write_out_normalizations(model: &mut Model, except: &[NodeId]) {
         })
     };
     let found: Vec<NodeId> = model.nodes_of(model.main).filter(is_open).filter(|node| !except.contains(node)).collect();
+    if found.is_empty() {
+        return;
+    }
     let mut tape = Tape::new(model);
     tape.prefix = "normalization".into();
     found.into_iter().for_each(|node| write_out(&mut tape, node));

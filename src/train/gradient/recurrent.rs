@@ -124,55 +124,35 @@ impl Layer {
     fn read(tape: &Tape, node: NodeId) -> Result<Layer, Refusal> {
         let model = &*tape.model;
         let unknown = Refusal("it has operands or attributes that no gradient is known of");
+        // What the three kinds have in common, under the same names.
+        macro_rules! layer {
+            ($view:ident, $kind:expr, $initial:expr, $peepholes:expr) => {{
+                let layer = Layer {
+                    kind: $kind,
+                    x: $view.x,
+                    w: $view.w,
+                    r: $view.r,
+                    b: $view.b,
+                    lengths: $view.sequence_lens,
+                    initial: $initial,
+                    peepholes: $peepholes,
+                    directions: vec![],
+                    activations: vec![],
+                    clip: $view.clip,
+                    batch_first: $view.layout,
+                };
+                (layer, $view.direction, $view.activations, $view.activation_alpha, $view.activation_beta)
+            }};
+        }
         let (layer, direction, names, alphas, betas) = if let Some(view) = model.view::<LSTM>(node) {
-            let layer = Layer {
-                kind: Kind::Lstm { is_coupled: view.input_forget },
-                x: view.x,
-                w: view.w,
-                r: view.r,
-                b: view.b,
-                lengths: view.sequence_lens,
-                initial: vec![view.initial_h, view.initial_c],
-                peepholes: view.p,
-                directions: vec![],
-                activations: vec![],
-                clip: view.clip,
-                batch_first: view.layout,
-            };
-            (layer, view.direction, view.activations, view.activation_alpha, view.activation_beta)
+            let kind = Kind::Lstm { is_coupled: view.input_forget };
+            layer!(view, kind, vec![view.initial_h, view.initial_c], view.p)
         } else if let Some(view) = model.view::<GRU>(node) {
-            let layer = Layer {
-                kind: Kind::Gru { linear_before_reset: view.linear_before_reset },
-                x: view.x,
-                w: view.w,
-                r: view.r,
-                b: view.b,
-                lengths: view.sequence_lens,
-                initial: vec![view.initial_h],
-                peepholes: None,
-                directions: vec![],
-                activations: vec![],
-                clip: view.clip,
-                batch_first: view.layout,
-            };
-            (layer, view.direction, view.activations, view.activation_alpha, view.activation_beta)
+            let kind = Kind::Gru { linear_before_reset: view.linear_before_reset };
+            layer!(view, kind, vec![view.initial_h], None)
         } else {
             let view: RNN = model.view(node).ok_or(unknown)?;
-            let layer = Layer {
-                kind: Kind::Rnn,
-                x: view.x,
-                w: view.w,
-                r: view.r,
-                b: view.b,
-                lengths: view.sequence_lens,
-                initial: vec![view.initial_h],
-                peepholes: None,
-                directions: vec![],
-                activations: vec![],
-                clip: view.clip,
-                batch_first: view.layout,
-            };
-            (layer, view.direction, view.activations, view.activation_alpha, view.activation_beta)
+            layer!(view, Kind::Rnn, vec![view.initial_h], None)
         };
         let directions = match direction.as_str() {
             "forward" => vec![false],
