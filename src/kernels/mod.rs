@@ -38,7 +38,7 @@ mod chain;
 pub mod blocked;
 
 pub use attention::{Attention, FloatMatrix};
-pub use chain::{Binary, Repeated, TILE, Unary};
+pub use chain::{Binary, Chain, Function, Pattern, Repeated, Step, Unary};
 pub use concat::{Part, concat};
 pub use convolution::{Convolution, ConvolutionShape, TransposedConvolution};
 pub use elementwise::{Multiplication, Table, broadcast};

@@ -11,7 +11,7 @@ use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
 
 use super::execute::strides;
 use super::spare;
-use crate::kernels::{Binary, Repeated, TILE, Unary};
+use crate::kernels::{self, Binary, Function, Pattern, Repeated, Step, Unary};
 
 /// A chain holds no more: its tiles are to stay in the cache.
 const LONGEST: usize = 32;
@@ -19,32 +19,11 @@ const LONGEST: usize = 32;
 /// Below so many elements, a chain takes as long to start as its members take to run.
 const SMALLEST: usize = 64;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Operation {
-    Unary(Unary),
-    Binary(Binary),
-}
-
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Step {
-    operation: Operation,
-    /// Operands, or behind them results of earlier steps.
-    sources: TVec<usize>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Pattern {
-    Whole,
-    Repeated(Repeated),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Chain {
+pub(super) struct Chain {
     shape: TVec<usize>,
-    operands: Vec<Pattern>,
-    steps: Vec<Step>,
-    /// The steps whose results leave the chain.
-    results: TVec<usize>,
+    results: usize,
+    chain: kernels::Chain,
 }
 
 /// Puts chains in the place of their members.
@@ -63,7 +42,7 @@ pub(super) fn take_over(model: &mut TypedModel) -> TractResult<()> {
     model.compact()
 }
 
-fn operation(node: &TypedNode) -> Option<Operation> {
+fn function(node: &TypedNode) -> Option<Function> {
     if let Some(TypedBinOp(op, None)) = node.op_as::<TypedBinOp>() {
         let binary = match op.name() {
             "Add" => Binary::Add,
@@ -74,7 +53,7 @@ fn operation(node: &TypedNode) -> Option<Operation> {
             "Max" => Binary::Max,
             _ => return None,
         };
-        return Some(Operation::Binary(binary));
+        return Some(Function::Binary(binary));
     }
     let ElementWiseOp(op, None) = node.op_as::<ElementWiseOp>()? else { return None };
     let unary = match &*op.name() {
@@ -92,12 +71,12 @@ fn operation(node: &TypedNode) -> Option<Operation> {
         "Tanh" => Unary::Tanh,
         _ => return None,
     };
-    Some(Operation::Unary(unary))
+    Some(Function::Unary(unary))
 }
 
 /// The shape of the result of a node that can be a member.
 fn member_shape(model: &TypedModel, node: &TypedNode) -> Option<TVec<usize>> {
-    operation(node)?;
+    function(node)?;
     let facts = model.node_input_facts(node.id).ok()?;
     let [output] = &node.outputs[..] else { return None };
     let is_float = |fact: &TypedFact| fact.datum_type == f32::datum_type() && fact.is_plain();
@@ -167,8 +146,8 @@ impl Chain {
         };
         let steps = members.iter().map(|&member| {
             let node = model.node(member);
-            let operation = operation(node).context("a member of another operation")?;
-            Ok(Step { operation, sources: node.inputs.iter().map(source).collect() })
+            let function = function(node).context("a member of another operation")?;
+            Ok(Step { function, sources: node.inputs.iter().map(source).collect() })
         });
         let steps = steps.collect::<TractResult<_>>()?;
         let is_read = |member: usize| {
@@ -176,32 +155,22 @@ impl Chain {
             readers.iter().any(|inlet| !members.contains(&inlet.node))
                 || model.output_outlets().is_ok_and(|outputs| outputs.contains(&OutletId::new(member, 0)))
         };
-        let results: TVec<usize> = (0..members.len()).filter(|&step| is_read(members[step])).collect();
+        let results: Vec<usize> = (0..members.len()).filter(|&step| is_read(members[step])).collect();
         let outlets = results.iter().map(|&step| OutletId::new(members[step], 0)).collect();
-        let operands = inputs.iter().map(|&input| Pattern::of(model.outlet_fact(input)?, &shape));
-        let operands = operands.collect::<TractResult<_>>()?;
-        Ok((Chain { shape, operands, steps, results }, inputs, outlets))
-    }
-
-    /// Elements of a tile: rows of a fitting length, so that operands repeated over rows are read where they lie.
-    fn tile(&self) -> usize {
-        match self.shape.last() {
-            Some(&row) if (TILE / 8..=TILE).contains(&row) => row,
-            _ => TILE / 2,
-        }
+        let patterns = inputs.iter().map(|&input| pattern(model.outlet_fact(input)?, &shape));
+        let chain = kernels::Chain::new(&shape, patterns.collect::<TractResult<_>>()?, steps, &results);
+        Ok((Chain { shape, results: results.len(), chain }, inputs, outlets))
     }
 }
 
-impl Pattern {
-    fn of(fact: &TypedFact, shape: &[usize]) -> TractResult<Pattern> {
-        let operand = fact.shape.as_concrete().context("an operand of symbolic shape")?;
-        if operand == shape {
-            return Ok(Pattern::Whole);
-        }
-        let axes = operand.iter().zip(shape).zip(strides(operand));
-        let axes = axes.map(|((&length, &whole), stride)| [whole, if length == 1 { 0 } else { stride }]);
-        Ok(Pattern::Repeated(Repeated::new(axes)))
+fn pattern(fact: &TypedFact, shape: &[usize]) -> TractResult<Pattern> {
+    let operand = fact.shape.as_concrete().context("an operand of symbolic shape")?;
+    if operand == shape {
+        return Ok(Pattern::Whole);
     }
+    let axes = operand.iter().zip(shape).zip(strides(operand));
+    let axes = axes.map(|((&length, &whole), stride)| [whole, if length == 1 { 0 } else { stride }]);
+    Ok(Pattern::Repeated(Repeated::new(axes)))
 }
 
 impl Op for Chain {
@@ -215,69 +184,15 @@ impl EvalOp for Chain {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let plain = inputs.iter().map(|input| input.try_as_plain_ram()).collect::<TractResult<Vec<_>>>()?;
-        let operands = plain.iter().map(|plain| plain.as_slice::<f32>()).collect::<TractResult<Vec<_>>>()?;
-        let length: usize = self.shape.iter().product();
-        let results = self.results.iter().map(|_| spare::tensor(&self.shape));
+        let results = (0..self.results).map(|_| spare::tensor(&self.shape));
         let mut results = results.collect::<TractResult<Vec<Tensor>>>()?;
-        let longest = self.tile();
-        let is_repeated = self.operands.iter().map(|pattern| matches!(pattern, Pattern::Repeated(_)));
-        let is_inside = (0..self.steps.len()).map(|step| !self.results.contains(&step));
-        let needed = is_repeated.chain(is_inside);
-        let mut tiles: Vec<Vec<f32>> = needed.map(|needed| vec![0.0; if needed { longest } else { 0 }]).collect();
         {
+            let plain = inputs.iter().map(|input| input.try_as_plain_ram()).collect::<TractResult<Vec<_>>>()?;
+            let operands = plain.iter().map(|plain| plain.as_slice::<f32>()).collect::<TractResult<Vec<_>>>()?;
             let mut plain = results.iter_mut().map(|y| y.try_as_plain_ram_mut()).collect::<TractResult<Vec<_>>>()?;
-            let mut outputs = plain.iter_mut().map(|y| y.as_slice_mut::<f32>()).collect::<TractResult<Vec<_>>>()?;
-            for start in (0..length).step_by(longest) {
-                let range = start..length.min(start + longest);
-                let count = range.len();
-                let sides: Vec<Option<&[f32]>> = self
-                    .operands
-                    .iter()
-                    .zip(&operands)
-                    .zip(&mut tiles)
-                    .map(|((pattern, values), tile)| match pattern {
-                        Pattern::Whole => Some(&values[range.clone()]),
-                        Pattern::Repeated(repeated) => repeated.slice(values, start, count).or_else(|| {
-                            repeated.fill(values, start, &mut tile[..count]);
-                            None
-                        }),
-                    })
-                    .collect();
-                for (index, step) in self.steps.iter().enumerate() {
-                    let place = self.operands.len() + index;
-                    // A result is written where it stays.
-                    let result = self.results.iter().position(|&result| result == index);
-                    let mut tile = std::mem::take(&mut tiles[place]);
-                    let mut output = result.map(|result| std::mem::take(&mut outputs[result]));
-                    let y = match &mut output {
-                        Some(output) => &mut output[range.clone()],
-                        None => &mut tile[..count],
-                    };
-                    let source = |source: usize| {
-                        if let Some(Some(side)) = sides.get(source) {
-                            return *side;
-                        }
-                        let step = source.checked_sub(self.operands.len());
-                        match self.results.iter().position(|&result| Some(result) == step) {
-                            Some(result) => &outputs[result][range.clone()],
-                            None => &tiles[source][..count],
-                        }
-                    };
-                    let x = source(step.sources[0]);
-                    match step.operation {
-                        Operation::Unary(unary) => unary.run(x, y),
-                        Operation::Binary(binary) => binary.run(x, source(step.sources[1]), y),
-                    }
-                    tiles[place] = tile;
-                    if let (Some(result), Some(output)) = (result, output) {
-                        outputs[result] = output;
-                    }
-                }
-            }
+            let outputs = plain.iter_mut().map(|y| y.as_slice_mut::<f32>());
+            self.chain.run(&operands, &mut outputs.collect::<TractResult<Vec<_>>>()?);
         }
-        drop(operands);
-        drop(plain);
         spare::keep(inputs);
         Ok(results.into_iter().map(IntoTValue::into_tvalue).collect())
     }
@@ -285,7 +200,7 @@ impl EvalOp for Chain {
 
 impl TypedOp for Chain {
     fn output_facts(&self, _: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        Ok(self.results.iter().map(|_| f32::fact(&self.shape)).collect())
+        Ok((0..self.results).map(|_| f32::fact(&self.shape)).collect())
     }
     as_op!();
 }

@@ -9,7 +9,9 @@
 //! - [`int8`] computes quantized models in integers.
 //! - [`blocked`] computes convolutions of floats, and their gradients, with kernels of our own.
 //! - [`chains`] are elementwise operators of floats in one, [`products`] matrix products of floats, and [`sums`] sums over
-//!   axes, for training; [`spare`] are the tensors that their results are written to.
+//!   axes, for training; [`reshapes`] before them are passed over, and [`spare`] are the tensors that their results are
+//!   written to.
+//! - [`memory`] says when freed memory goes back to the system.
 //! - [`execute`] makes tract know operators of ours, and [`window`] reads what convolutions and pools have in common.
 //! - [`duplicates`] merges equal nodes.
 //! - [`profile`] takes the time of each node.
@@ -26,9 +28,11 @@ mod error;
 mod execute;
 mod foldable;
 mod int8;
+pub mod memory;
 mod products;
 mod profile;
 mod quantize;
+mod reshapes;
 mod runner;
 mod shared;
 mod spare;

@@ -15,7 +15,7 @@ pub(super) fn take_over(model: &mut TypedModel) -> TractResult<()> {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Product {
+pub(super) struct Product {
     product: StridedProduct,
     shape: TVec<usize>,
 }
@@ -53,6 +53,7 @@ impl Product {
                 (Some(_), None, Some(_)) => m.push(axis),
                 (None, Some(_), Some(_)) => n.push(axis),
                 (Some(_), Some(_), None) => k.push(axis),
+                _ if length == 1 => {}
                 _ => return None,
             }
         }

@@ -19,7 +19,9 @@ use tract_onnx::tract_hir::infer::{Factoid, InferenceOp};
 use super::encode::{Encoded, Input, encode};
 use super::profile::{self, Labels, NodeTime};
 use super::tensor::{datum_type, from_tract, to_tract};
-use super::{Execution, RuntimeError, blocked, chains, dequantize_linear, duplicates, int8, products, quantize, sums};
+use super::{
+    Execution, RuntimeError, blocked, chains, dequantize_linear, duplicates, int8, products, quantize, reshapes, sums,
+};
 use crate::ir::{DType, Model, Size, Tensor, Type, TypeKind, ValueDef, ValueId};
 
 /// The plans that a runner keeps. A plan holds its own copy of the weights in the layout of its kernels.
@@ -392,6 +394,7 @@ impl Template {
             products::take_over(&mut model)?;
             sums::take_over(&mut model)?;
             chains::take_over(&mut model)?;
+            reshapes::pass_over(&mut model)?;
         }
         TypedSimplePlan::new(model.into_optimized()?)
     }

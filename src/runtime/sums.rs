@@ -14,7 +14,7 @@ pub(super) fn take_over(model: &mut TypedModel) -> TractResult<()> {
 
 /// y[outer, inner] = Σ x[outer, length, inner] over length.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Sum {
+pub(super) struct Sum {
     length: usize,
     inner: usize,
     shape: TVec<usize>,

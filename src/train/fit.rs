@@ -10,7 +10,7 @@ use super::lessons::Lessons;
 use super::loss::Loss;
 use super::optimizer::{Updates, clip};
 use crate::ir::{Model, Tensor, ValueId};
-use crate::runtime::{NodeTime, RuntimeError, Shared};
+use crate::runtime::{NodeTime, RuntimeError, Shared, memory};
 
 /// Into so many groups the runs of a step are put, whatever the number of threads: each group is summed on its own.
 const GROUPS: usize = 16;
@@ -53,6 +53,7 @@ pub struct Judgement {
 impl<'a> Fit<'a> {
     /// Starts from the weights of the plan's model, of which `joint` was made.
     pub fn new(joint: Joint, plan: &Plan, lessons: &'a Lessons) -> Result<Fit<'a>, RuntimeError> {
+        memory::keep_freed();
         let shared = |value: &ValueId| Shared::of(plan.model.constant(*value).expect("weights are constants"));
         let values: Vec<ValueId> = plan.weights.iter().map(|weight| weight.value).collect();
         Ok(Fit {

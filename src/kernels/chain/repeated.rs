@@ -1,100 +1,4 @@
-//! Elementwise operators of floats on tiles that stay in the first cache.
-
-use super::exponential::{erf, exp, sigmoid, tanh};
-use super::widest::widest;
-
-/// Elements of a tile at most.
-pub const TILE: usize = 1024;
-
-/// y = f(x)
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Unary {
-    Abs,
-    Erf,
-    Exp,
-    Log,
-    Neg,
-    Reciprocal,
-    ReciprocalSqrt,
-    Sigmoid,
-    Sign,
-    Sqrt,
-    Square,
-    Tanh,
-}
-
-/// y = f(a, b)
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Binary {
-    Add,
-    Sub,
-    Mul,
-    Div,
-    Min,
-    Max,
-}
-
-/// y = f(x), element by element.
-macro_rules! each {
-    ($x:ident, $y:ident, $f:expr) => {
-        widest(|| {
-            for (y, &$x) in $y.iter_mut().zip($x) {
-                *y = $f;
-            }
-        })
-    };
-    ($a:ident, $b:ident, $y:ident, $f:expr) => {
-        widest(|| {
-            for ((y, &$a), &$b) in $y.iter_mut().zip($a).zip($b) {
-                *y = $f;
-            }
-        })
-    };
-}
-
-impl Unary {
-    pub fn run(self, x: &[f32], y: &mut [f32]) {
-        match self {
-            Unary::Abs => each!(x, y, x.abs()),
-            Unary::Erf => each!(x, y, erf(x)),
-            Unary::Exp => each!(x, y, exp(x)),
-            Unary::Log => each!(x, y, x.ln()),
-            Unary::Neg => each!(x, y, -x),
-            Unary::Reciprocal => each!(x, y, 1.0 / x),
-            Unary::ReciprocalSqrt => each!(x, y, 1.0 / x.sqrt()),
-            Unary::Sigmoid => each!(x, y, sigmoid(x)),
-            // NaN stays.
-            Unary::Sign => each!(
-                x,
-                y,
-                if x > 0.0 {
-                    1.0
-                } else if x < 0.0 {
-                    -1.0
-                } else {
-                    x
-                }
-            ),
-            Unary::Sqrt => each!(x, y, x.sqrt()),
-            Unary::Square => each!(x, y, x * x),
-            Unary::Tanh => each!(x, y, tanh(x)),
-        }
-    }
-}
-
-impl Binary {
-    pub fn run(self, a: &[f32], b: &[f32], y: &mut [f32]) {
-        match self {
-            Binary::Add => each!(a, b, y, a + b),
-            Binary::Sub => each!(a, b, y, a - b),
-            Binary::Mul => each!(a, b, y, a * b),
-            Binary::Div => each!(a, b, y, a / b),
-            // NaN of either stays.
-            Binary::Min => each!(a, b, y, if b < a || b.is_nan() { b } else { a }),
-            Binary::Max => each!(a, b, y, if b > a || b.is_nan() { b } else { a }),
-        }
-    }
-}
+//! Operands that are repeated over the axes of a result.
 
 /// How an operand is repeated over the axes of a result: for each axis its length, and the elements between neighbours,
 /// 0 where the operand is repeated.
@@ -118,8 +22,15 @@ impl Repeated {
         Repeated { axes: merged }
     }
 
+    /// Whether the elements of so many places are the same wherever a multiple of their number begins.
+    pub(super) fn comes_again(&self, places: usize) -> bool {
+        let (&[length, stride], outer) = self.axes.split_last().expect("there is an axis");
+        let period = if stride == 0 { 1 } else { length };
+        outer.iter().all(|&[_, stride]| stride == 0) && places.is_multiple_of(period)
+    }
+
     /// The elements of some places from `start` on, if they lie side by side.
-    pub fn slice<'a>(&self, values: &'a [f32], start: usize, count: usize) -> Option<&'a [f32]> {
+    pub(super) fn slice<'a>(&self, values: &'a [f32], start: usize, count: usize) -> Option<&'a [f32]> {
         let (&[length, stride], outer) = self.axes.split_last()?;
         let column = start % length;
         if stride != 1 || column + count > length {
@@ -130,7 +41,7 @@ impl Repeated {
     }
 
     /// Writes the elements of the result's places from `start` on.
-    pub fn fill(&self, values: &[f32], start: usize, tile: &mut [f32]) {
+    pub(super) fn fill(&self, values: &[f32], start: usize, tile: &mut [f32]) {
         let (&[length, stride], outer) = self.axes.split_last().expect("there is an axis");
         // Along the next axis the same row may come again and again.
         let (rows, outer) = match outer.split_last() {
@@ -207,6 +118,10 @@ mod tests {
                     assert_eq!(slice, tile);
                 }
             }
+            for length in [1, 5, 12, 15, 20, 60].into_iter().filter(|&length| repeated.comes_again(length)) {
+                assert!(expected.chunks(length).all(|tile| tile == &expected[..length]), "{strides:?} by {length}");
+            }
+            assert_eq!(repeated.comes_again(5), strides[..3] == [0; 3]);
         }
     }
 }
