@@ -10,11 +10,11 @@ use crate::kernels::blocked::vector::Vector;
 /// Terms that are summed in registers, so that a column of `b` stays in the first cache.
 const TERMS: usize = 256;
 
-/// Rows of `a` that stay in the second cache.
-const ROWS: usize = 256;
+/// Rows of `a` that stay in the second cache, beside what else passes through it.
+const ROWS: usize = 128;
 
-/// Columns of `b` that are packed together, so that whole lines of it are read.
-const COLUMNS: usize = 64;
+/// Columns of `b` that are packed together, once for all rows.
+const COLUMNS: usize = 1024;
 
 /// Buffers that outlive a call.
 #[derive(Default)]
@@ -40,33 +40,37 @@ pub(super) unsafe fn multiply<V: Vector>(
     let panel = blocks * BLOCK;
     let terms = even(k.length, TERMS);
     let rows = even(m.length, ROWS);
+    let columns = even(n.length, COLUMNS).next_multiple_of(panel);
     scratch.a.reserve(rows * terms + SLACK);
-    scratch.b.reserve(COLUMNS * terms + SLACK);
+    scratch.b.reserve(columns * terms + SLACK);
     for first_term in (0..k.length).step_by(terms) {
         let terms = terms.min(k.length - first_term);
         let adds = adds || first_term > 0;
-        for first_row in (0..m.length).step_by(rows) {
-            let rows = rows.min(m.length - first_row);
-            tiles::<V>(rows, blocks, &mut scratch.tiles);
-            // SAFETY: all of these are places in the operands.
+        for first_column in (0..n.length).step_by(columns) {
+            let some_columns = columns.min(n.length - first_column);
+            // SAFETY: all of these are places in the operand.
             unsafe {
-                let a = a.add(first_row * m.strides[0] + first_term * k.strides[0]);
-                for &(row, count) in &scratch.tiles {
-                    let first = a.add(row * m.strides[0]);
-                    let part = Rows { first, count, terms, row: m.strides[0], term: k.strides[0] };
-                    part.pack::<V>(count, scratch.a.as_mut_ptr().add(row * terms));
-                }
-                for first_column in (0..n.length).step_by(COLUMNS) {
-                    let some_columns = COLUMNS.min(n.length - first_column);
-                    let b = b.add(first_column * n.strides[1] + first_term * k.strides[1]);
-                    let part = Rows { first: b, count: some_columns, terms, row: n.strides[1], term: k.strides[1] };
-                    part.pack::<V>(panel, scratch.b.as_mut_ptr());
+                let b = b.add(first_column * n.strides[1] + first_term * k.strides[1]);
+                let part = Rows { first: b, count: some_columns, terms, row: n.strides[1], term: k.strides[1] };
+                part.pack::<V>(panel, scratch.b.as_mut_ptr());
+            }
+            for first_row in (0..m.length).step_by(rows) {
+                tiles::<V>(rows.min(m.length - first_row), blocks, &mut scratch.tiles);
+                // SAFETY: all of these are places in the operands.
+                unsafe {
+                    let a = a.add(first_row * m.strides[0] + first_term * k.strides[0]);
+                    for &(row, count) in &scratch.tiles {
+                        let first = a.add(row * m.strides[0]);
+                        let part = Rows { first, count, terms, row: m.strides[0], term: k.strides[0] };
+                        part.pack::<V>(count, scratch.a.as_mut_ptr().add(row * terms));
+                    }
+                    let c = c.add(first_row * m.strides[2] + first_column * n.strides[2]);
                     for column in (0..some_columns).step_by(panel) {
                         let columns = panel.min(some_columns - column);
                         let b = scratch.b.as_ptr().add(column * terms);
                         for &(row, tile_rows) in &scratch.tiles {
                             let a = scratch.a.as_ptr().add(row * terms);
-                            let c = c.add((first_row + row) * m.strides[2] + (first_column + column) * n.strides[2]);
+                            let c = c.add(row * m.strides[2] + column * n.strides[2]);
                             let place = Place { c, row: m.strides[2], column: n.strides[2], columns, adds };
                             match blocks {
                                 2 if V::BLOCKS == 2 => of_pixels!(V, tile_rows, tile::<2>(terms, a, b, place)),
