@@ -2,8 +2,11 @@
 
 mod cleanup;
 mod distill;
+mod names;
 mod prune;
 mod quantize;
+mod rewind;
+mod sparsify;
 mod teach;
 
 use crate::pass::PassInfo;
@@ -16,6 +19,7 @@ pub const ALL: &[PassInfo] = &[
     cleanup::fix_sizes::INFO,
     PassInfo::group("cleanup", "Everything that keeps what the model computes, until nothing changes", CLEANUP),
     prune::INFO,
+    sparsify::INFO,
     distill::INFO,
     quantize::INFO,
 ];

@@ -39,7 +39,7 @@ pub use ranges::{Detail, Distribution, Grid, Range, RangeMethod, distributions, 
 pub use run::{
     ElementFigures, NodeShare, OperatorShare, OutputFigures, Profile, Run, RunError, RunOptions, Score, join, run,
 };
-pub use size::{ModelSize, node_count};
+pub use size::{ModelSize, gzip_bytes, node_count};
 pub use stepwise::Stepwise;
 pub use survey::{SurveyError, Watch, sizes_of, survey};
 pub use window::{Reading, Window};
