@@ -11,6 +11,7 @@ mod teach;
 
 use crate::pass::PassInfo;
 
+pub use prune::{CutSensitivity, GroupSensitivity, channel_sensitivities};
 pub use quantize::{Sensitivity, sensitivities};
 
 /// Every pass, in the order `onnxshrink passes` lists them.

@@ -13,6 +13,7 @@ mod own;
 mod probe;
 mod reconstruct;
 mod select;
+mod sensitivity;
 mod slice;
 mod snip;
 mod vocabulary;
@@ -23,6 +24,7 @@ use std::path::PathBuf;
 use globset::GlobSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
 
 use crate::analysis::channels::{Channels, Pin};
 use crate::analysis::{Cost, Shapes};
@@ -41,6 +43,7 @@ use own::own_vectors;
 use probe::Samples;
 use reconstruct::reconstruct;
 use select::{Amount, Groups, Rules};
+pub use sensitivity::{CutSensitivity, GroupSensitivity};
 use vocabulary::Vocabulary;
 pub(super) use weighed::Direction;
 
@@ -254,6 +257,19 @@ impl Prune {
         cx.inferred = None;
         Ok(())
     }
+}
+
+/// What cutting `shares` of each group of channels alone does to the outputs, on the first `samples` of the context: the channels
+/// that a pass with these options would cut first. The most sensitive group first.
+pub fn channel_sensitivities(
+    options: Map<String, Json>,
+    model: &Model,
+    cx: &Context,
+    samples: usize,
+    shares: &[f64],
+) -> Result<Vec<GroupSensitivity>, PassError> {
+    let pass: Prune = serde_json::from_value(Json::Object(options)).map_err(|error| PassError(error.to_string()))?;
+    sensitivity::rank(&pass, model, cx, samples, shares)
 }
 
 impl Pass for Prune {

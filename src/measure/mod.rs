@@ -6,6 +6,7 @@
 mod accuracy;
 mod agreement;
 mod ctc;
+mod errors;
 mod gram;
 mod histogram;
 mod interval;
@@ -31,6 +32,7 @@ use crate::runtime::{Execution, Runner, RuntimeError};
 
 pub use accuracy::{Accuracy, Metric};
 pub use agreement::{Closeness, OutputAgreement};
+pub use errors::Errors;
 pub use gram::{MomentSums, Moments, PairedMoments};
 pub use interval::Interval;
 pub use latency::{DEFAULT_BUDGET, Latency};
