@@ -2,12 +2,16 @@
 
 mod cleanup;
 mod distill;
+mod names;
 mod prune;
 mod quantize;
+mod rewind;
+mod sparsify;
 mod teach;
 
 use crate::pass::PassInfo;
 
+pub use prune::{CutSensitivity, GroupSensitivity, channel_sensitivities};
 pub use quantize::{Sensitivity, sensitivities};
 
 /// Every pass, in the order `onnxshrink passes` lists them.
@@ -16,6 +20,7 @@ pub const ALL: &[PassInfo] = &[
     cleanup::fix_sizes::INFO,
     PassInfo::group("cleanup", "Everything that keeps what the model computes, until nothing changes", CLEANUP),
     prune::INFO,
+    sparsify::INFO,
     distill::INFO,
     quantize::INFO,
 ];

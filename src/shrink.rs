@@ -18,10 +18,11 @@ use crate::runtime::{Execution, Runner};
 mod arithmetics;
 mod gates;
 mod returning;
+mod sensitivity;
 
 pub use arithmetics::Rendition;
 pub use gates::Gates;
-pub use returning::sensitivity;
+pub use sensitivity::{channel_sensitivity, sensitivity};
 
 /// What `onnxshrink model.onnx` runs.
 pub const DEFAULT_PIPELINE: &str = "cleanup,quantize(mode=weights)";

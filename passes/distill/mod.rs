@@ -118,6 +118,9 @@ struct Distill {
     /// Weights that stay as they are, by name or pattern (`head.*`).
     freeze: Vec<String>,
 
+    /// Whether single weights of matrices and kernels that are zero stay so: those that `sparsify` left.
+    keep_zeros: bool,
+
     /// By which mean and variance BatchNormalization works while it is trained.
     normalization: Normalization,
 }
@@ -178,6 +181,7 @@ impl Default for Distill {
             validation: 0.1,
             patience: 0,
             freeze: Vec::new(),
+            keep_zeros: false,
             normalization: Normalization::Frozen,
         }
     }
@@ -231,6 +235,7 @@ impl Distill {
             hints: hints.chain(attention).collect(),
             changes: self.changes(),
             validation: self.validation,
+            keeps_zeros: self.keep_zeros,
             batch_statistics: self.normalization == Normalization::Batch,
             options: serde_json::to_string(self).expect("options are plain data"),
         }

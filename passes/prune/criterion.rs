@@ -5,8 +5,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::layer::Layer;
-use super::probe::{Direction, Samples, activations, changes};
+use super::probe::{Samples, activations, changes};
 use super::select::Groups;
+use super::snip::connections;
+use super::weighed::Direction;
 use crate::analysis::channels::{Channels, Class};
 use crate::data::Random;
 use crate::ir::op::BatchNormalization;
@@ -34,13 +36,16 @@ pub enum Criterion {
     /// Those that matter least for the likelihood of what the model says, by the diagonal of the Fisher information; needs
     /// samples.
     Fisher,
+    /// Those whose weights matter least for the loss by labels, to first order: for networks that are not trained yet (SNIP);
+    /// needs samples with labels.
+    Snip,
     /// Any, chosen by the seed: what other criteria are compared with.
     Random,
 }
 
 impl Criterion {
     pub fn needs_samples(self) -> bool {
-        matches!(self, Criterion::Activation | Criterion::Taylor | Criterion::Fisher)
+        matches!(self, Criterion::Activation | Criterion::Taylor | Criterion::Fisher | Criterion::Snip)
     }
 }
 
@@ -81,6 +86,7 @@ pub fn scores(criterion: Criterion, subject: Subject, samples: Option<&Samples>)
             changes(subject, samples()?, Direction::Drawn, add)?;
             scores
         }
+        Criterion::Snip => connections(subject, samples()?)?,
         Criterion::Random => {
             let places = Random::new(seed, CHOICE).permutation(channels.len());
             places.into_iter().map(|place| place as f64).collect()

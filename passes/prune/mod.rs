@@ -3,6 +3,7 @@
 mod criterion;
 mod cut;
 mod edit;
+mod gradients;
 mod layer;
 #[cfg(test)]
 mod law;
@@ -12,28 +13,39 @@ mod own;
 mod probe;
 mod reconstruct;
 mod select;
+mod sensitivity;
 mod slice;
+mod snip;
 mod vocabulary;
+mod weighed;
 
-use globset::{Glob, GlobSet, GlobSetBuilder};
+use std::path::PathBuf;
+
+use globset::GlobSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
 
 use crate::analysis::channels::{Channels, Pin};
 use crate::analysis::{Cost, Shapes};
 use crate::data::Dataset;
-use crate::ir::{Model, NodeId, Tensor};
+use crate::ir::{Model, Tensor};
 use crate::measure::{Pairing, Watch};
 use crate::pass::{Context, Effect, Needs, Pass, PassError, PassInfo};
+use crate::passes::names::{globs, is_named};
+use crate::passes::rewind::rewound;
 use crate::rewrite::Miss;
 use criterion::{Criterion, Subject};
 use cut::Cut;
+pub(super) use gradients::{Sum, gradients};
 use layer::{Layer, layers};
 use own::own_vectors;
 use probe::Samples;
 use reconstruct::reconstruct;
 use select::{Amount, Groups, Rules};
+pub use sensitivity::{CutSensitivity, GroupSensitivity};
 use vocabulary::Vocabulary;
+pub(super) use weighed::Direction;
 
 pub const INFO: PassInfo = PassInfo::of::<Prune>(
     "prune",
@@ -93,6 +105,10 @@ struct Prune {
 
     /// The only layers whose channels are cut, by name or pattern; all if none are given.
     include: Vec<String>,
+
+    /// The file of the network before it was trained: the weights that are left are taken from it, so that they learn again from
+    /// where they started (a lottery ticket).
+    rewind: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -122,6 +138,7 @@ impl Default for Prune {
             minimum: 1,
             keep: Vec::new(),
             include: Vec::new(),
+            rewind: None,
         }
     }
 }
@@ -145,7 +162,7 @@ impl Prune {
 
     /// For each class, whether the user holds it: a layer that is to be kept, or none that is included, gives it.
     fn held(&self, model: &Model, channels: &Channels, layers: &[Layer]) -> Result<Vec<bool>, PassError> {
-        let (keep, include) = (Prune::globs(&self.keep, "keep")?, Prune::globs(&self.include, "include")?);
+        let (keep, include) = (globs(&self.keep, "keep")?, globs(&self.include, "include")?);
         let is_named = |set: &GlobSet, layer: &Layer| is_named(model, layer.node, set);
         let mut held = vec![!self.include.is_empty(); channels.len()];
         let mut hold = |layer: &Layer, holds: bool| {
@@ -175,17 +192,15 @@ impl Prune {
         Ok((0..data.len()).map(|index| pairing.inputs(&data.sample(index))).collect())
     }
 
-    fn globs(patterns: &[String], option: &str) -> Result<GlobSet, PassError> {
-        let mut set = GlobSetBuilder::new();
-        for pattern in patterns {
-            set.add(Glob::new(pattern).map_err(|error| PassError(format!("`{option}`: {error}")))?);
-        }
-        set.build().map_err(|error| PassError(format!("`{option}`: {error}")))
+    /// What the criterion looks at.
+    fn learned_from(&self, model: &Model, cx: &Context) -> Result<Samples, PassError> {
+        let data = self.data(cx)?;
+        Ok(Samples { inputs: Prune::inputs(&data, model, cx)?, labels: data.classes() })
     }
 
     fn share_rows(&self, model: &mut Model, least: u64, cx: &mut Context) -> Result<(), PassError> {
         let samples = Prune::inputs(Prune::all_data(cx)?, model, cx)?;
-        let keep = Prune::globs(&self.keep, "keep")?;
+        let keep = globs(&self.keep, "keep")?;
         let vocabulary = Vocabulary { least, unknown: self.unknown };
         vocabulary.apply(model, &samples, |model, lookup| is_named(model, lookup, &keep), cx)
     }
@@ -193,6 +208,7 @@ impl Prune {
     fn cut(&self, model: &mut Model, amount: Amount, cx: &mut Context) -> Result<(), PassError> {
         let mut small = model.clone();
         own_vectors(&mut small);
+        let start = self.rewind.as_deref().map(|file| rewound(&small, file)).transpose()?;
         let shapes = Shapes::infer(&small);
         let channels = Channels::of(&small, &shapes);
         let layers = layers(&small, &channels);
@@ -203,7 +219,7 @@ impl Prune {
             return Ok(());
         }
         let samples = match self.criterion.needs_samples() {
-            true => Some(Samples { inputs: Prune::inputs(&self.data(cx)?, &small, cx)? }),
+            true => Some(self.learned_from(&small, cx)?),
             false => None,
         };
         let subject = Subject { model: &small, channels: &channels, layers: &layers, groups: &groups, seed: cx.seed };
@@ -215,6 +231,10 @@ impl Prune {
         if count == 0 {
             cx.note("nothing is cut: the layers are at their minimum, or less than one channel was asked for");
             return Ok(());
+        }
+        if let Some((start, rewound)) = start {
+            small = start;
+            cx.applied("rewound_constant", rewound);
         }
         let before = Cost::of(&small, &shapes);
         let cut = Cut::new(&channels, &shapes, &removed);
@@ -239,6 +259,19 @@ impl Prune {
     }
 }
 
+/// What cutting `shares` of each group of channels alone does to the outputs, on the first `samples` of the context: the channels
+/// that a pass with these options would cut first. The most sensitive group first.
+pub fn channel_sensitivities(
+    options: Map<String, Json>,
+    model: &Model,
+    cx: &Context,
+    samples: usize,
+    shares: &[f64],
+) -> Result<Vec<GroupSensitivity>, PassError> {
+    let pass: Prune = serde_json::from_value(Json::Object(options)).map_err(|error| PassError(error.to_string()))?;
+    sensitivity::rank(&pass, model, cx, samples, shares)
+}
+
 impl Pass for Prune {
     fn run(&self, model: &mut Model, cx: &mut Context) -> Result<(), PassError> {
         if let Some(least) = self.vocabulary {
@@ -260,12 +293,18 @@ impl Pass for Prune {
         not(self.vocabulary != Some(0), "`vocabulary` is 0: ids that occur are counted from 1")?;
         not(self.unknown.is_none() || self.vocabulary.is_some(), "`unknown` is for a `vocabulary` that is pruned")?;
         not(self.samples > 0, "`samples` is 0")?;
+        not(
+            self.rewind.is_none() || !self.reconstruct && self.vocabulary.is_none(),
+            "`rewind` takes weights from before training: `reconstruct` and `vocabulary` are for trained ones",
+        )?;
         not(self.round_to > 0, "`round-to` is 0")?;
         not(self.minimum > 0, "`minimum` is 0: a layer without channels is none")
     }
 
     fn needs(&self) -> Needs {
-        if self.criterion.needs_samples() || self.reconstruct || self.vocabulary.is_some() {
+        if self.criterion == Criterion::Snip {
+            Needs::Labels
+        } else if self.criterion.needs_samples() || self.reconstruct || self.vocabulary.is_some() {
             Needs::Inputs
         } else {
             Needs::Nothing
@@ -275,12 +314,6 @@ impl Pass for Prune {
     fn effect(&self) -> Effect {
         Effect::Lossy
     }
-}
-
-/// Whether a node, or one of its results, has a name of `set`.
-fn is_named(model: &Model, node: NodeId, set: &GlobSet) -> bool {
-    let node = model.node(node);
-    set.is_match(&node.name) || node.outputs.iter().flatten().any(|&y| set.is_match(&model.value(y).name))
 }
 
 /// How many of the channels that layers give can be cut, and what holds the others.

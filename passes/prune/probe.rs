@@ -5,30 +5,19 @@ use std::collections::{BTreeMap, HashMap};
 use rayon::prelude::*;
 
 use super::criterion::{Subject, sums_along};
+use super::weighed::{Direction, Weighed};
 use crate::analysis::channels::Lane;
-use crate::data::Random;
-use crate::ir::op::{Mul, ReduceSum};
-use crate::ir::{DType, Model, Size, Tensor, Type, ValueDef, ValueId};
+use crate::ir::op::Mul;
+use crate::ir::{Tensor, ValueId};
 use crate::pass::PassError;
 use crate::runtime::{Execution, Runner};
 use crate::train::gradient::gradient_in_ours;
-use crate::train::joint::logits;
 
 /// Samples of the inputs of a model, in its order.
 pub struct Samples {
     pub inputs: Vec<Vec<Tensor>>,
-}
-
-/// The stream of random numbers that outputs are weighed with.
-const DIRECTIONS: u64 = 3 << 32;
-
-/// How outputs are weighed, whose change is looked at.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Direction {
-    /// By random signs: over many samples that is the change of all outputs.
-    Signs,
-    /// By the derivative of the log-likelihood of a class that is drawn from the model's own distribution.
-    Drawn,
+    /// The classes of each, if they are known.
+    pub labels: Option<Vec<Vec<i64>>>,
 }
 
 fn failed(error: impl std::fmt::Display) -> PassError {
@@ -100,18 +89,7 @@ pub fn changes(
 ) -> Result<(), PassError> {
     let Subject { model, channels, layers, groups, seed } = subject;
     let mut probed = model.clone();
-    fix_inputs(&mut probed, &samples.inputs[0])?;
-    let outputs: Vec<ValueId> = probed.graph(probed.main).outputs.clone();
-    let outputs: Vec<ValueId> = outputs.into_iter().map(|output| logits(&probed, output)).collect();
-    let outputs: Vec<ValueId> = {
-        let shapes = crate::analysis::Shapes::infer(&probed);
-        outputs.into_iter().filter(|&output| shapes.dtype(output) == Some(DType::F32)).collect()
-    };
-    if outputs.is_empty() {
-        return Err(PassError("no output is of float32, so that nothing is known of its changes".into()));
-    }
-    let forward = Runner::with(&probed, &outputs, &Execution::float()).map_err(failed)?;
-    let first = forward.run(&samples.inputs[0]).map_err(failed)?;
+    let weighed = Weighed::of(&mut probed, &samples.inputs[0], direction, seed)?;
 
     let mut masks: HashMap<(Lane, usize), ValueId> = HashMap::new();
     let mut lanes: Vec<(Lane, ValueId)> = Vec::new();
@@ -136,20 +114,7 @@ pub fn changes(
     let ones: Vec<Tensor> = lanes.iter().map(|(_, mask)| probed.constant(*mask).expect("it is one").clone()).collect();
     let wrt: Vec<ValueId> = lanes.iter().map(|(_, mask)| *mask).collect();
     probed.make_inputs(&wrt);
-    let mut total: Option<ValueId> = None;
-    for (&output, tensor) in outputs.iter().zip(&first) {
-        let weights = probed.add_input(probed.main, "weights");
-        let shape = tensor.shape().iter().map(|&n| Size::Fixed(n as i64));
-        probed.set_type(weights, Some(Type::tensor(DType::F32, shape)));
-        let weighed = probed.append(probed.main, "weighed", Mul { a: output, b: weights });
-        let sum = ReduceSum { x: weighed, axes: None, keepdims: 0, noop_with_empty_axes: 0 };
-        let sum = probed.append(probed.main, "sum", sum);
-        total = Some(match total {
-            Some(total) => probed.append(probed.main, "total", crate::ir::op::Add { a: total, b: sum }),
-            None => sum,
-        });
-    }
-    let total = total.expect("there is an output");
+    let total = weighed.total(&mut probed);
     let gradients = gradient_in_ours(&mut probed, total, &wrt).map_err(failed)?;
     let known: Vec<(Lane, ValueId)> =
         lanes.iter().zip(gradients).filter_map(|((lane, _), gradient)| Some((*lane, gradient?))).collect();
@@ -160,19 +125,7 @@ pub fn changes(
     let runner = Runner::with(&probed, &backward, &Execution::training()).map_err(failed)?;
 
     let run = |(index, inputs): (usize, &Vec<Tensor>)| -> Result<Vec<f64>, PassError> {
-        let mut random = Random::new(seed, DIRECTIONS + index as u64);
-        let answers = match direction {
-            Direction::Signs => None,
-            Direction::Drawn => Some(forward.run(inputs).map_err(failed)?),
-        };
-        let mut given = [&inputs[..], &ones].concat();
-        for (place, like) in first.iter().enumerate() {
-            let weights = match &answers {
-                None => (0..like.len()).map(|_| if random.below(2) == 0 { -1.0 } else { 1.0 }).collect(),
-                Some(answers) => drawn(&answers[place], &mut random),
-            };
-            given.push(Tensor::from_vec(like.shape().to_vec(), weights));
-        }
+        let given = [&inputs[..], &ones, &weighed.weights(index, inputs)?].concat();
         let results = runner.run(&given).map_err(failed)?;
         let mut of_classes = vec![0.0; channels.len()];
         for ((lane, _), tensor) in known.iter().zip(&results) {
@@ -186,42 +139,6 @@ pub fn changes(
     let seen: Vec<Vec<f64>> = samples.inputs.par_iter().enumerate().map(run).collect::<Result<_, _>>()?;
     for sample in seen {
         sample.into_iter().enumerate().for_each(|(class, change)| add(class, change));
-    }
-    Ok(())
-}
-
-/// softmax(y) - e, row by row, where e is a class that is drawn from softmax(y).
-fn drawn(scores: &Tensor, random: &mut Random) -> Vec<f32> {
-    let floats = scores.floats().expect("outputs of float32 were chosen");
-    let width = scores.shape().last().copied().unwrap_or(1).max(1);
-    let mut weights = Vec::with_capacity(floats.len());
-    for row in floats.chunks(width) {
-        let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let exponentials: Vec<f64> = row.iter().map(|&x| f64::from(x - highest).exp()).collect();
-        let sum: f64 = exponentials.iter().sum();
-        let mut rest = random.below(1 << 53) as f64 / (1u64 << 53) as f64 * sum;
-        let class = exponentials.iter().position(|&p| {
-            rest -= p;
-            rest < 0.0
-        });
-        let class = class.unwrap_or(width - 1);
-        weights
-            .extend(exponentials.iter().enumerate().map(|(i, p)| (p / sum) as f32 - f32::from(u8::from(i == class))));
-    }
-    weights
-}
-
-/// Gives inputs the shapes of a sample: gradients are written for fixed ones.
-fn fix_inputs(model: &mut Model, sample: &[Tensor]) -> Result<(), PassError> {
-    let inputs = model.graph(model.main).inputs.clone();
-    if inputs.len() != sample.len()
-        || inputs.iter().any(|&input| !matches!(model.value(input).def, ValueDef::Input { default: None }))
-    {
-        return Err(PassError("inputs with defaults are not known in training".into()));
-    }
-    for (input, tensor) in inputs.into_iter().zip(sample) {
-        let shape = tensor.shape().iter().map(|&n| Size::Fixed(n as i64));
-        model.set_type(input, Some(Type::tensor(tensor.dtype(), shape)));
     }
     Ok(())
 }

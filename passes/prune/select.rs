@@ -101,7 +101,7 @@ impl Groups {
     }
 
     /// The first `count` classes of `order` that may go, for each class whether it does.
-    fn first(&self, channels: &Channels, order: &[Class], count: usize, rules: Rules) -> Vec<bool> {
+    pub fn first(&self, channels: &Channels, order: &[Class], count: usize, rules: Rules) -> Vec<bool> {
         let mut removed = vec![false; self.of.len()];
         let mut left: Vec<usize> = channels.lanes().map(|(_, classes)| classes.len()).collect();
         let mut kept: Vec<usize> = self.members.iter().map(Vec::len).collect();

@@ -3,15 +3,19 @@
 //! Rounded weights Ŵ and inputs x̂, rounded by the layers before, move the mean of every output channel: an error that is the
 //! same everywhere, and that the layers behind carry on. The bias takes it back: b̂ = b + E W·x - E Ŵ·x̂.
 
-use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, s};
+use ndarray::{Array1, Array2, Array3, ArrayView2, Axis, concatenate, s};
 
 use super::cholesky::{cholesky, invert_lower};
 use crate::measure::{Moments, PairedMoments};
 
 /// What may be added to the diagonal of the covariance of x̂, over its mean: weights that the samples do not ask to change
 /// stay. It grows where there are not so many rows for each input.
-pub const RIDGES: [f64; 2] = [0.05, 0.5];
+const RIDGES: [f64; 2] = [0.05, 0.5];
 const ROWS_FOR_EACH_INPUT: f64 = 20.0;
+
+/// One of so many samples tells whether fitted weights are better, and weights are fitted to the others, if there are enough.
+const HELD_OUT: usize = 4;
+const FEWEST_TO_FIT: usize = 8;
 
 /// E W·x - E Ŵ·x for each channel, where every group of channels reads its own x.
 pub fn shift(weights: ArrayView2<f32>, rounded: ArrayView2<f32>, groups: &[Moments]) -> Vec<f32> {
@@ -62,6 +66,37 @@ pub fn refitted(weights: ArrayView2<f32>, groups: &[PairedMoments], centered: bo
     concatenate(Axis(0), &views).unwrap_or_else(|_| weights.to_owned())
 }
 
+/// The moments of all pairs of rows, one pair a sample, and weights for them: [`refitted`] where that brings the outputs nearer
+/// on samples that they were not fitted to, else as they are. Weights that are zero stay so: sparse weights stay sparse.
+pub fn refitted_where_better(
+    weights: &Array2<f32>,
+    pairs: Vec<[Array3<f32>; 2]>,
+    centered: bool,
+) -> (Vec<PairedMoments>, Array2<f32>) {
+    if pairs.len() < FEWEST_TO_FIT {
+        return (PairedMoments::of(&pairs), weights.clone());
+    }
+    let (held, fit): (Vec<_>, Vec<_>) = pairs.into_iter().enumerate().partition(|(sample, _)| sample % HELD_OUT == 0);
+    let [held, fit] = [held, fit].map(|pairs| {
+        let pairs: Vec<_> = pairs.into_iter().map(|(_, pair)| pair).collect();
+        PairedMoments::of(&pairs)
+    });
+    let fitted = |groups: &[PairedMoments], ridge: f64| {
+        refitted(weights.view(), groups, centered, ridge) * weights.mapv(|w| f32::from(u8::from(w != 0.0)))
+    };
+    let added = |ridge: f64| {
+        let fitted = fitted(&fit, ridge);
+        (ridge, added_error(weights.view(), fitted.view(), &held, centered))
+    };
+    let all: Vec<PairedMoments> = fit.iter().zip(&held).map(|(fit, held)| fit.joined(held)).collect();
+    let best = RIDGES.map(added).into_iter().min_by(|a, b| a.1.total_cmp(&b.1));
+    let fitted = match best.filter(|&(_, added)| added < 0.0) {
+        Some((ridge, _)) => fitted(&all, ridge),
+        None => weights.clone(),
+    };
+    (all, fitted)
+}
+
 /// By how much E |W·x - W'·x̂|² is more than E |W·x - W·x̂|², over all channels: with V = W' - W, Σ V·H·Vᵀ - 2·V·Cᵀ·Wᵀ.
 /// Moments are those of rows that W' was not fitted to.
 pub fn added_error(weights: ArrayView2<f32>, fitted: ArrayView2<f32>, groups: &[PairedMoments], centered: bool) -> f64 {
@@ -98,7 +133,6 @@ fn change(weights: ArrayView2<f32>, moments: &PairedMoments, centered: bool, rid
 
 #[cfg(test)]
 mod tests {
-    use ndarray::Array3;
     use proptest::prelude::*;
 
     use super::*;

@@ -24,12 +24,13 @@ mod scale;
 mod scope;
 mod sensitivity;
 mod sequential;
+mod sweep;
 mod tail;
 mod target;
 mod weights;
 mod write;
 
-use globset::{Glob, GlobSet, GlobSetBuilder};
+use globset::GlobSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
@@ -37,15 +38,18 @@ use serde_json::{Map, Value as Json};
 use crate::ir::Model;
 use crate::measure::RangeMethod;
 use crate::pass::{Context, Effect, Needs, Pass, PassError, PassInfo};
+use crate::passes::names::globs;
 use crate::passes::teach::augment::Changes;
 use crate::passes::teach::{Judged, Objective, Recipe, refuse_unless};
 use crate::rewrite::Outcome;
 use crate::train::{self, Optimizer, Schedule};
 use aids::{BiasCorrection, Rounding};
-pub(super) use bias::{added_error, refitted};
+pub(super) use bias::{added_error, refitted, refitted_where_better};
 use codes::Bits;
 use grid::Levels;
+pub(super) use layer::{Layer, is_layer};
 pub use sensitivity::Sensitivity;
+pub(super) use sweep::{Change, Sweep};
 use target::Target;
 
 pub const INFO: PassInfo =
@@ -347,11 +351,7 @@ impl Quantize {
     }
 
     fn kept_nodes(&self) -> Result<GlobSet, PassError> {
-        let mut set = GlobSetBuilder::new();
-        for pattern in &self.keep {
-            set.add(Glob::new(pattern).map_err(|e| PassError(format!("`keep`: {e}")))?);
-        }
-        set.build().map_err(|e| PassError(format!("`keep`: {e}")))
+        globs(&self.keep, "keep")
     }
 }
 
@@ -420,6 +420,7 @@ impl Quantize {
             changes: Changes::NONE,
             validation: self.validation,
             batch_statistics: false,
+            keeps_zeros: false,
             options: serde_json::to_string(self).expect("options are plain data"),
         }
     }

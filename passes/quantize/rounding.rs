@@ -4,20 +4,16 @@
 //! weight to the nearest level makes each weight's error least; what counts is the error of the outputs, E |(w - ŵ)ᵀx|² =
 //! (w - ŵ)ᵀ·H·(w - ŵ), where H = E x·xᵀ is known from calibration data.
 
-use ndarray::linalg::general_mat_mul;
-use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis, concatenate, s};
+use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, s};
 use rayon::prelude::*;
 
-use super::cholesky::{cholesky, invert_lower};
+use super::sweep::{Change, Sweep};
 use crate::measure::Moments;
-
-/// What is added to the diagonal of H, over its mean: inputs that were never seen are not left to the others.
-const DAMPING: f64 = 0.01;
 
 /// Columns that are rounded before the columns behind them are corrected.
 const BLOCK: usize = 64;
 
-/// Channels that one thread rounds together.
+/// Channels whose errors one thread computes together.
 const CHANNELS: usize = 32;
 
 /// A layer's weight to be rounded.
@@ -78,100 +74,49 @@ pub fn gptq(weights: Weights, groups: &[Moments]) -> Array2<i8> {
 
 fn gptq_group(weights: Weights, gram: &Array2<f64>) -> Array2<i8> {
     let nearest = nearest(weights);
-    let Some(order) = Order::of(gram) else { return nearest };
+    let Some(sweep) = Sweep::large_first(gram, BLOCK) else { return nearest };
+    let rounded = sweep.run(weights.matrix, &mut Round { weights, columns: sweep.columns() });
+    let mut levels = Array2::from_shape_fn(rounded.dim(), |(channel, k)| {
+        level(rounded[[channel, k]], weights.scales[channel], weights.limits[channel]) as i8
+    });
     let gram = gram.mapv(|x| x as f32);
-    let starts: Vec<usize> = (0..weights.matrix.nrows()).step_by(CHANNELS).collect();
-    let rounded: Vec<Array2<i8>> = starts
-        .par_iter()
-        .map(|&start| {
-            let part = start..weights.matrix.nrows().min(start + CHANNELS);
-            let weights = weights.channels(part.clone());
-            let mut levels = order.round(weights);
-            let nearest = nearest.slice(s![part, ..]);
-            let [ours, plain] = [levels.view(), nearest].map(|levels| output_errors(weights, levels, &gram));
-            for channel in (0..levels.nrows()).filter(|&channel| plain[channel] < ours[channel]) {
-                levels.row_mut(channel).assign(&nearest.row(channel));
-            }
-            levels
-        })
-        .collect();
-    let views: Vec<_> = rounded.iter().map(|levels| levels.view()).collect();
-    concatenate(Axis(0), &views).unwrap_or(nearest)
+    let starts: Vec<usize> = (0..levels.nrows()).step_by(CHANNELS).collect();
+    let [ours, plain] = [&levels, &nearest].map(|levels| -> Vec<f32> {
+        let errors = |&start: &usize| {
+            let part = start..levels.nrows().min(start + CHANNELS);
+            output_errors(weights.channels(part.clone()), levels.slice(s![part, ..]), &gram).to_vec()
+        };
+        starts.par_iter().flat_map_iter(errors).collect()
+    });
+    for channel in (0..levels.nrows()).filter(|&channel| plain[channel] < ours[channel]) {
+        levels.row_mut(channel).assign(&nearest.row(channel));
+    }
+    levels
+}
+
+/// Every weight at its nearest level, when its turn comes. Those that are zero stay so: sparse weights stay sparse.
+struct Round<'w, 'c> {
+    weights: Weights<'w>,
+    /// In the order in which they are rounded.
+    columns: &'c [usize],
+}
+
+impl Change for Round<'_, '_> {
+    type Row = ();
+
+    fn change(&self, row: usize, column: usize, ahead: &[f32], _: &[f32], _: &mut ()) -> f32 {
+        if self.weights.matrix[[row, self.columns[column]]] == 0.0 {
+            return 0.0;
+        }
+        let scale = self.weights.scales[row];
+        level(ahead[0], scale, self.weights.limits[row]) * scale
+    }
 }
 
 /// (w - ŵ)ᵀ·H·(w - ŵ) of each channel.
 fn output_errors(weights: Weights, levels: ArrayView2<i8>, gram: &Array2<f32>) -> Array1<f32> {
     let off = &weights.matrix - &dequantized(&levels.to_owned(), weights.scales);
     (off.dot(gram) * &off).sum_axis(Axis(1))
-}
-
-/// In which order columns are rounded, and what that does to those behind.
-struct Order {
-    columns: Vec<usize>,
-    /// The upper triangular U with H⁻¹ = Uᵀ·U, of H in this order.
-    inverse_factor: Array2<f32>,
-}
-
-impl Order {
-    /// None where nothing is known of the inputs.
-    fn of(gram: &Array2<f64>) -> Option<Order> {
-        let n = gram.nrows();
-        let mean = gram.diag().sum() / n.max(1) as f64;
-        if !(mean > 0.0 && mean.is_finite()) {
-            return None;
-        }
-        let mut columns: Vec<usize> = (0..n).collect();
-        columns.sort_by(|&a, &b| gram[[b, b]].total_cmp(&gram[[a, a]]));
-        // With J for the reversal of order, J·H·J = L·Lᵀ, so that H⁻¹ = (J·L⁻¹·J)ᵀ·(J·L⁻¹·J), and J·L⁻¹·J is upper triangular.
-        let reversed = Array2::from_shape_fn((n, n), |(i, j)| gram[[columns[n - 1 - i], columns[n - 1 - j]]]);
-        let factor = [DAMPING, 10.0 * DAMPING, 100.0 * DAMPING].into_iter().find_map(|damping| {
-            let mut damped = reversed.clone();
-            damped.diag_mut().mapv_inplace(|x| x + damping * mean);
-            cholesky(damped)
-        })?;
-        let inverse = invert_lower(&factor);
-        let inverse_factor = Array2::from_shape_fn((n, n), |(i, j)| inverse[[n - 1 - i, n - 1 - j]] as f32);
-        Some(Order { columns, inverse_factor })
-    }
-
-    fn round(&self, weights: Weights) -> Array2<i8> {
-        let (channels, n) = weights.matrix.dim();
-        let mut rest = Array2::from_shape_fn((channels, n), |(row, k)| weights.matrix[[row, self.columns[k]]]);
-        let mut levels = Array2::zeros((channels, n));
-        for start in (0..n).step_by(BLOCK) {
-            let end = n.min(start + BLOCK);
-            let mut errors = Array2::<f32>::zeros((channels, end - start));
-            self.round_block(weights, start..end, &mut rest, &mut errors, levels.view_mut());
-            let (u, mut behind) = (self.inverse_factor.slice(s![start..end, end..]), rest.slice_mut(s![.., end..]));
-            general_mat_mul(-1.0, &errors, &u, 1.0, &mut behind);
-        }
-        levels
-    }
-
-    /// e = (w - scale·q) / Uₖₖ, and w -= e·Uₖ for the columns behind k, here those of the block.
-    fn round_block(
-        &self,
-        weights: Weights,
-        block: std::ops::Range<usize>,
-        rest: &mut Array2<f32>,
-        errors: &mut Array2<f32>,
-        mut levels: ArrayViewMut2<i8>,
-    ) {
-        for (channel, mut row) in rest.rows_mut().into_iter().enumerate() {
-            let (scale, limit) = (weights.scales[channel], weights.limits[channel]);
-            let row = row.as_slice_mut().expect("rows are contiguous");
-            for k in block.clone() {
-                let u = self.inverse_factor.row(k);
-                let u = u.to_slice().expect("rows are contiguous");
-                let q = level(row[k], scale, limit);
-                levels[[channel, self.columns[k]]] = q as i8;
-                let error = (row[k] - q * scale) / u[k];
-                errors[[channel, k - block.start]] = error;
-                let behind = k + 1..block.end;
-                row[behind.clone()].iter_mut().zip(&u[behind]).for_each(|(w, &u)| *w -= error * u);
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -240,6 +185,15 @@ mod tests {
         x.column_mut(4).fill(0.0);
         let levels = gptq(weights, &[moments(&x)]);
         assert!(levels.iter().all(|q| (-7..=7).contains(q)));
+    }
+
+    #[test]
+    fn weights_that_are_zero_stay_so() {
+        let (x, (mut matrix, scales)) = (inputs(200, 60, 0), random_weights(20, 60, 0));
+        matrix.indexed_iter_mut().filter(|((row, k), _)| (row + k) % 2 == 0).for_each(|(_, w)| *w = 0.0);
+        let weights = Weights { matrix: matrix.view(), scales: &scales, limits: &[7.0; 20] };
+        let levels = gptq(weights, &[moments(&x)]);
+        assert!(levels.iter().zip(&matrix).all(|(&level, &w)| w != 0.0 || level == 0));
     }
 
     #[test]

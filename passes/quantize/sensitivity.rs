@@ -18,6 +18,7 @@ use serde::Serialize;
 use crate::data::Dataset;
 use crate::ir::op::{Add, DequantizeLinear, Gather, Mul, QuantizeLinear, Sub};
 use crate::ir::{DType, Model, NodeId, Size, Tensor, Type, ValueId};
+use crate::measure::Errors;
 use crate::runtime::{Runner, RuntimeError};
 
 use super::channel::PerChannel;
@@ -77,7 +78,7 @@ pub fn rank(model: &Model, candidates: &[Candidate], data: &Dataset) -> Result<V
     let sensitivity = |(candidate, errors): (&Candidate, &Errors)| {
         let node = model.node(candidate.layer.node);
         let name = if node.name.is_empty() { &model.value(result_of(model, candidate)).name } else { &node.name };
-        let (sqnr_db, changed) = (errors.sqnr_db(), errors.changed as f64 / errors.decisions.max(1) as f64);
+        let (sqnr_db, changed) = (errors.sqnr_db(), errors.changed());
         Sensitivity { layer: name.clone(), operator: node.op.clone(), sqnr_db, changed }
     };
     let mut ranking: Vec<Sensitivity> = candidates.iter().zip(&all).map(sensitivity).collect();
@@ -151,83 +152,4 @@ fn rounded(weight: &Tensor, axis: usize, bits: Bits) -> Tensor {
     let scale_of = |index: usize| scales[index / inner.max(1) % scales.len()];
     let floats = levels.iter().enumerate().map(|(index, &level)| f32::from(level) * scale_of(index));
     Tensor::from_vec(weight.shape().to_vec(), floats.collect())
-}
-
-/// What one layer in int8 does to the outputs.
-#[derive(Clone, Debug, Default)]
-struct Errors {
-    /// For each output: Σy² and Σ(y - ŷ)².
-    outputs: Vec<[f64; 2]>,
-    changed: usize,
-    decisions: usize,
-}
-
-impl Errors {
-    fn of(float: &[Tensor], int8: &[Tensor]) -> Errors {
-        let mut errors = Errors::default();
-        for (a, b) in float.iter().zip(int8) {
-            let (Some(x), Some(y)) = (a.floats(), b.floats()) else { continue };
-            // What all scores of a row share decides nothing.
-            let width = a.shape().last().copied().unwrap_or(1).max(1);
-            let mut sums = [0f64; 2];
-            for (x, y) in x.chunks(width).zip(y.chunks(width)) {
-                let common = |x: &[f32]| x.iter().map(|&x| f64::from(x)).sum::<f64>() / width as f64;
-                let [x_mean, y_mean] = if width > 1 { [common(x), common(y)] } else { [0.0, 0.0] };
-                for (&x, &y) in x.iter().zip(y) {
-                    let (x, y) = (f64::from(x) - x_mean, f64::from(y) - y_mean);
-                    sums = [sums[0] + x * x, sums[1] + (x - y) * (x - y)];
-                }
-            }
-            errors.outputs.push(sums);
-            if width > 1 {
-                let rows = x.chunks(width).zip(y.chunks(width));
-                errors.changed += rows.filter(|(x, y)| largest(x) != largest(y)).count();
-                errors.decisions += x.len() / width;
-            }
-        }
-        errors
-    }
-
-    fn add(&mut self, other: &Errors) {
-        self.outputs.resize(other.outputs.len().max(self.outputs.len()), [0.0; 2]);
-        for (all, one) in self.outputs.iter_mut().zip(&other.outputs) {
-            *all = [all[0] + one[0], all[1] + one[1]];
-        }
-        self.changed += other.changed;
-        self.decisions += other.decisions;
-    }
-
-    fn sqnr_db(&self) -> f64 {
-        let sqnr = |[signal, noise]: &[f64; 2]| match noise.is_finite() {
-            true => 10.0 * (signal / noise.max(1e-30)).log10(),
-            false => f64::NEG_INFINITY,
-        };
-        self.outputs.iter().map(sqnr).fold(f64::INFINITY, f64::min)
-    }
-}
-
-fn largest(x: &[f32]) -> usize {
-    (1..x.len()).fold(0, |best, i| if x[i] > x[best] { i } else { best })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_that_all_scores_share_do_not_count() {
-        let scores = |x: [f32; 4]| vec![Tensor::from_vec(vec![2, 2], x.to_vec())];
-        let float = scores([1.0, 3.0, 2.0, 1.0]);
-        let shifted = Errors::of(&float, &scores([6.0, 8.0, 2.0, 1.0]));
-        assert_eq!((shifted.outputs[0][1], shifted.changed, shifted.decisions), (0.0, 0, 2));
-        let swapped = Errors::of(&float, &scores([3.0, 1.0, 2.0, 1.0]));
-        assert_eq!((swapped.outputs[0], swapped.changed), ([2.5, 8.0], 1));
-        assert!(swapped.sqnr_db() < shifted.sqnr_db());
-    }
-
-    #[test]
-    fn a_number_that_is_no_number_is_the_worst() {
-        let numbers = |x: f32| vec![Tensor::from_vec(vec![1], vec![x])];
-        assert_eq!(Errors::of(&numbers(1.0), &numbers(f32::NAN)).sqnr_db(), f64::NEG_INFINITY);
-    }
 }

@@ -13,7 +13,7 @@ use crate::ir::{Model, NodeId, Tensor, ValueId};
 use crate::measure::{Moments, PairedMoments, Stepwise, SurveyError, Watch};
 
 use super::aids::{Aids, Outcome, Rounding};
-use super::bias::{RIDGES, added_error, paired_shift, refitted};
+use super::bias::{paired_shift, refitted_where_better};
 use super::codes::Codes;
 use super::grid::Grid;
 use super::layer::LayerKind;
@@ -29,10 +29,6 @@ const BYTES_KEPT: usize = 384 << 20;
 
 /// So many samples are taken in any case.
 const FEWEST: usize = 16;
-
-/// One of so many samples tells whether fitted weights are better, and weights are fitted to the others, if there are enough.
-const HELD_OUT: usize = 4;
-const FEWEST_TO_FIT: usize = 8;
 
 #[allow(clippy::too_many_arguments, reason = "both models, and what makes the one the other")]
 pub fn learn(
@@ -104,29 +100,12 @@ pub fn learn(
 }
 
 /// The moments of all pairs of rows, and the weights to be rounded: as they are, or fitted to what the layer reads behind
-/// rounded layers where that brings its outputs nearer on samples that they were not fitted to.
+/// rounded layers.
 fn fitted(task: &Task, pairs: Vec<[Array3<f32>; 2]>, aids: &Aids) -> (Vec<PairedMoments>, Array2<f32>) {
-    let weights = task.weights.view();
-    if aids.rounding == Rounding::Nearest || pairs.len() < FEWEST_TO_FIT {
-        return (PairedMoments::of(&pairs), task.weights.clone());
+    match aids.rounding {
+        Rounding::Nearest => (PairedMoments::of(&pairs), task.weights.clone()),
+        Rounding::Gptq => refitted_where_better(&task.weights, pairs, task.corrects(aids)),
     }
-    let (held, fit): (Vec<_>, Vec<_>) = pairs.into_iter().enumerate().partition(|(sample, _)| sample % HELD_OUT == 0);
-    let [held, fit] = [held, fit].map(|pairs| {
-        let pairs: Vec<_> = pairs.into_iter().map(|(_, pair)| pair).collect();
-        PairedMoments::of(&pairs)
-    });
-    let centered = task.corrects(aids);
-    let added = |ridge: f64| {
-        let fitted = refitted(weights, &fit, centered, ridge);
-        (ridge, added_error(weights, fitted.view(), &held, centered))
-    };
-    let all: Vec<PairedMoments> = fit.iter().zip(&held).map(|(fit, held)| fit.joined(held)).collect();
-    let best = RIDGES.map(added).into_iter().min_by(|a, b| a.1.total_cmp(&b.1));
-    let target = match best.filter(|&(_, added)| added < 0.0) {
-        Some((ridge, _)) => refitted(weights, &all, centered, ridge),
-        None => task.weights.clone(),
-    };
-    (all, target)
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::hints::Scaffold;
 use super::{Judged, Recipe, failed};
-use crate::data::Dataset;
 use crate::ir::{Model, Tensor, ValueId};
 use crate::measure::Pairing;
 use crate::pass::{Context, PassError};
@@ -84,7 +83,7 @@ pub(super) fn lesson(recipe: &Recipe, student: &mut Model, cx: &mut Context) -> 
     let targets = answers.into_iter().chain(of_hints).enumerate().map(|(index, answer)| Target {
         teacher: answer.map(|answer| answer.elements),
         // Labels are those of the first output.
-        labels: if index == 0 && is_classes { labels(&data) } else { None },
+        labels: if index == 0 && is_classes { data.classes().map(|classes| classes.concat()) } else { None },
         smoothing: objective.label_smoothing as f32,
     });
     let targets = targets.collect();
@@ -128,10 +127,4 @@ pub(super) fn complete(
         }
     }
     Ok(())
-}
-
-fn labels(data: &Dataset) -> Option<Vec<i64>> {
-    let classes = data.labels().classes.as_ref()?;
-    let rows = (0..data.len()).flat_map(|index| data.label_rows(index));
-    Some(rows.flat_map(|row| classes.row(row).iter().copied()).collect())
 }

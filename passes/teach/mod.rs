@@ -10,7 +10,7 @@ mod matching;
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::atomic::Ordering;
 
-use globset::{Glob, GlobSet, GlobSetBuilder};
+use globset::GlobSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,7 @@ use crate::data::Random;
 use crate::ir::{Model, Tensor};
 use crate::measure::Profile;
 use crate::pass::{Context, PassError};
+use crate::passes::names::globs;
 use crate::train::joint::can_stack;
 use crate::train::{Checkpoint, Epoch, Fit, Joint, Lessons, Loss, Plan, Settings, Watch, Weight, open_batch, train};
 use augment::Changes;
@@ -47,6 +48,8 @@ pub(super) struct Recipe {
     pub validation: f64,
     /// Whether normalizations over the batch take mean and variance of the batch.
     pub batch_statistics: bool,
+    /// Whether elements of matrices and kernels that are zero stay so.
+    pub keeps_zeros: bool,
     /// The options of the pass: they tell one training from others.
     pub options: String,
 }
@@ -138,6 +141,9 @@ pub(super) fn teach(
     if let Some(augmentation) = augmentation {
         fit.augment(augmentation);
     }
+    if recipe.keeps_zeros {
+        fit.keep_zeros();
+    }
     if cx.wants_profile {
         let nodes = fit.profile(&learned).map_err(failed)?;
         cx.training_step = Some(Profile::of([&nodes[..]].into_iter()));
@@ -213,11 +219,7 @@ fn identity(recipe: &Recipe, plan: &Plan, lessons: &Lessons, seed: u64) -> Strin
 
 /// The weights that stay as they are.
 pub(super) fn frozen(patterns: &[String]) -> Result<GlobSet, PassError> {
-    let mut set = GlobSetBuilder::new();
-    for pattern in patterns {
-        set.add(Glob::new(pattern).map_err(|error| PassError(format!("`freeze`: {error}")))?);
-    }
-    set.build().map_err(|error| PassError(format!("`freeze`: {error}")))
+    globs(patterns, "freeze")
 }
 
 fn failed(error: impl std::fmt::Display) -> PassError {

@@ -71,7 +71,7 @@ enum Command {
     },
     /// Run a model on samples and tell what it gives, and with --profile how long each node takes
     Run(run::RunArgs),
-    /// Rank the layers of a model by what int8 in each alone does to its outputs
+    /// Rank the layers of a model by what int8 in each alone does to its outputs, or with --prune its channels
     Sensitivity(sensitivity::SensitivityArgs),
 }
 

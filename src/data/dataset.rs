@@ -133,6 +133,13 @@ impl Dataset {
         first..first + self.all.batch
     }
 
+    /// The labels `y` of each sample; none where there are none.
+    pub fn classes(&self) -> Option<Vec<Vec<i64>>> {
+        let classes = self.all.labels.classes.as_ref()?;
+        let of = |index: usize| self.label_rows(index).flat_map(|row| classes.row(row)).copied().collect();
+        Some((0..self.len()).map(of).collect())
+    }
+
     /// The first `count` samples.
     pub fn first(&self, count: usize) -> Dataset {
         self.select(self.part.iter().copied().take(count).collect())

@@ -135,6 +135,17 @@ impl Model {
         self.revision += 1;
     }
 
+    /// Stores a constant without its zeros.
+    ///
+    /// # Panics
+    /// If `value` is not a constant.
+    pub fn set_sparse_constant(&mut self, value: ValueId, tensor: SparseTensor) {
+        assert!(self.constant(value).is_some(), "only constants are stored sparsely");
+        self.values[value].def = ValueDef::Sparse(tensor);
+        self.values[value].ty = None;
+        self.revision += 1;
+    }
+
     pub fn set_type(&mut self, value: ValueId, ty: Option<Type>) {
         self.values[value].ty = ty;
         self.revision += 1;

@@ -50,6 +50,35 @@ pub struct SparseTensor {
     pub shape: Vec<usize>,
 }
 
+impl SparseTensor {
+    /// The tensor with its zeros; none where a place lies outside of it, or its elements are no bytes.
+    pub fn to_dense(&self) -> Option<Tensor> {
+        let (places, rank) = (self.indices.ints()?, self.shape.len());
+        let length = self.shape.iter().try_fold(1usize, |length, &n| length.checked_mul(n))?;
+        let linear = |coordinates: &[i64]| -> Option<usize> {
+            coordinates.iter().zip(&self.shape).try_fold(0usize, |place, (&at, &n)| {
+                let at = usize::try_from(at).ok().filter(|&at| at < n)?;
+                place.checked_mul(n)?.checked_add(at)
+            })
+        };
+        let places: Vec<usize> = match self.indices.rank() {
+            1 => places.iter().map(|&place| usize::try_from(place).ok()).collect::<Option<_>>()?,
+            2 if rank > 0 => places.chunks(rank).map(linear).collect::<Option<_>>()?,
+            _ => return None,
+        };
+        let dtype = self.values.dtype();
+        let (size, values) = (dtype.bits() / 8, self.values.bytes()?);
+        if size == 0 || places.len() != self.values.len() {
+            return None;
+        }
+        let mut bytes = vec![0; length.checked_mul(size)?];
+        for (place, value) in places.into_iter().zip(values.chunks_exact(size)) {
+            bytes.get_mut(place.checked_mul(size)?..)?.get_mut(..size)?.copy_from_slice(value);
+        }
+        Tensor::new(dtype, self.shape.clone(), bytes.into()).ok()
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum TensorError {
     #[error("a tensor of {dtype}{shape:?} takes {needed} bytes, but {found} are there")]
@@ -318,4 +347,27 @@ impl std::fmt::Debug for Tensor {
 
 fn element_count(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sparse_tensors_have_zeros_where_nothing_is_written() {
+        let sparse = |indices: Tensor, count: usize| SparseTensor {
+            values: Tensor::from_vec(vec![count], vec![5f32; count]),
+            indices,
+            shape: vec![2, 3],
+        };
+        let dense = |indices: Tensor, count: usize| Some(sparse(indices, count).to_dense()?.floats()?.into_owned());
+        let expected = Some(vec![0.0, 5.0, 0.0, 0.0, 0.0, 5.0]);
+        assert_eq!(dense(Tensor::from_ints(&[1, 5]), 2), expected);
+        assert_eq!(dense(Tensor::from_vec(vec![2, 2], vec![0i64, 1, 1, 2]), 2), expected);
+        assert_eq!(dense(Tensor::from_ints(&[]), 0), Some(vec![0.0; 6]));
+        for (indices, count) in [(vec![6], 1), (vec![-1], 1), (vec![1], 2)] {
+            assert_eq!(dense(Tensor::from_ints(&indices), count), None);
+        }
+        assert_eq!(dense(Tensor::from_vec(vec![1, 2], vec![0i64, 3]), 1), None);
+    }
 }

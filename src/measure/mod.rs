@@ -6,6 +6,7 @@
 mod accuracy;
 mod agreement;
 mod ctc;
+mod errors;
 mod gram;
 mod histogram;
 mod interval;
@@ -31,6 +32,7 @@ use crate::runtime::{Execution, Runner, RuntimeError};
 
 pub use accuracy::{Accuracy, Metric};
 pub use agreement::{Closeness, OutputAgreement};
+pub use errors::Errors;
 pub use gram::{MomentSums, Moments, PairedMoments};
 pub use interval::Interval;
 pub use latency::{DEFAULT_BUDGET, Latency};
@@ -39,7 +41,7 @@ pub use ranges::{Detail, Distribution, Grid, Range, RangeMethod, distributions, 
 pub use run::{
     ElementFigures, NodeShare, OperatorShare, OutputFigures, Profile, Run, RunError, RunOptions, Score, join, run,
 };
-pub use size::{ModelSize, node_count};
+pub use size::{ModelSize, gzip_bytes, node_count};
 pub use stepwise::Stepwise;
 pub use survey::{SurveyError, Watch, sizes_of, survey};
 pub use window::{Reading, Window};

@@ -14,7 +14,7 @@ pub use comparison::ComparisonTable;
 pub use inspection::{Inspection, function_names};
 pub use passes::{pass_page, pass_table};
 pub use run::RunTable;
-pub use sensitivity::SensitivityTable;
+pub use sensitivity::{ChannelTable, SensitivityTable};
 pub use shrunk::shrunk;
 
 /// A report as `--report` and `--json` give it.

@@ -242,7 +242,12 @@ impl<'m> Encoder<'m> {
                 support::dtype(tensor.dtype())
             }
             ValueDef::Constant(tensor) => self.constant(scope.name(value), tensor),
-            ValueDef::Sparse(_) => Err(format!("its operand `{}` is sparse", self.model.value(value).name)),
+            ValueDef::Sparse(sparse) => match sparse.to_dense() {
+                Some(tensor) => self.constant(scope.name(value), &tensor),
+                None => {
+                    Err(format!("its operand `{}` is a sparse tensor that is malformed", self.model.value(value).name))
+                }
+            },
             ValueDef::Input { .. } | ValueDef::Node(_) => Ok(()),
         }
     }

@@ -1,63 +1,17 @@
 //! Layers that go back to float, the most sensitive first, until accuracy holds.
 
-use std::ops::ControlFlow;
-
 use serde_json::Value as Json;
 
-use super::ShrinkError;
+use super::sensitivity::{QUANTIZE, rank};
 use crate::ir::Model;
-use crate::pass::{Context, Observer, Pipeline, PipelineError, Step};
-use crate::passes::{self, Sensitivity};
-
-/// The pass whose layers are returned.
-const QUANTIZE: &str = "quantize";
+use crate::pass::{Context, Pipeline, PipelineError};
 
 /// Samples that layers are ranked on.
 const SAMPLES: usize = 16;
 
-/// Ends a pipeline where that pass would run.
-struct StopBefore(&'static str);
-
-impl Observer for StopBefore {
-    fn before(&mut self, pass: &Step, _: &Model) -> ControlFlow<()> {
-        if pass.name() == self.0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
-}
-
 /// Whether layers of the pipeline's result compute in int8 with scales from samples.
 pub fn is_static(pipeline: &Pipeline) -> bool {
     pipeline.steps().any(|step| step.name() == QUANTIZE && step.options().get("mode") == Some(&Json::from("static")))
-}
-
-/// The layers that `quantize` would quantize after cleanup, by what int8 in each alone does to the outputs of `model` on
-/// the first `samples` of the context's data; the most sensitive first. `quantize` is written as in a pipeline.
-pub fn sensitivity(
-    model: &Model,
-    quantize: &str,
-    cx: &Context,
-    samples: usize,
-) -> Result<Result<Vec<Sensitivity>, PipelineError>, ShrinkError> {
-    let pipeline = Pipeline::parse(&format!("cleanup,{quantize}"), passes::ALL)?;
-    let pipeline = pipeline.after_implied("upgrade-opset", passes::ALL)?;
-    Ok(rank(model, &pipeline, cx, samples))
-}
-
-/// [`sensitivity`] with the passes that `pipeline` runs before the first that quantizes.
-fn rank(model: &Model, pipeline: &Pipeline, cx: &Context, samples: usize) -> Result<Vec<Sensitivity>, PipelineError> {
-    let Some(step) = pipeline.steps().find(|step| step.name() == QUANTIZE) else { return Ok(Vec::new()) };
-    let mut aside = Context {
-        seed: cx.seed,
-        data: cx.data.clone(),
-        original: cx.original.clone(),
-        teacher: cx.teacher.clone(),
-        observers: vec![Box::new(StopBefore(QUANTIZE))],
-        cancelled: cx.cancelled.clone(),
-        ..Context::default()
-    };
-    let mut float = model.clone();
-    pipeline.run(&mut float, &mut aside)?;
-    let ranking = passes::sensitivities(step.options().clone(), &float, &aside, samples);
-    ranking.map_err(|error| PipelineError::Pass { pass: QUANTIZE.into(), error })
 }
 
 /// Finds how many layers have to return, the most sensitive first, in few attempts: more and more of them, twice as many each

@@ -26,6 +26,7 @@ pub struct Fit<'a> {
     /// How samples are changed where they are learned from, and in which epoch.
     augmentation: Option<Augmentation>,
     epoch: usize,
+    keeps_zeros: bool,
     /// Samples of one run.
     samples: usize,
     values: Vec<ValueId>,
@@ -61,6 +62,7 @@ impl<'a> Fit<'a> {
             losses: plan.goals.iter().map(|goal| goal.loss).collect(),
             augmentation: None,
             epoch: 0,
+            keeps_zeros: false,
             samples: plan.samples,
             decays: plan.weights.iter().map(|weight| weight.decays).collect(),
             weights: values.iter().map(shared).collect::<Result<_, _>>()?,
@@ -73,6 +75,11 @@ impl<'a> Fit<'a> {
     /// Lets samples that are learned from be changed.
     pub fn augment(&mut self, augmentation: Augmentation) {
         self.augmentation = Some(augmentation);
+    }
+
+    /// Lets elements of matrices and kernels that are zero stay so.
+    pub fn keep_zeros(&mut self) {
+        self.keeps_zeros = true;
     }
 
     pub(super) fn begin(&mut self, epoch: usize) {
@@ -131,6 +138,9 @@ impl<'a> Fit<'a> {
         limit: Option<f64>,
     ) -> Result<(f64, f64), RuntimeError> {
         let Derivative { loss, mut gradients, statistics } = self.gradients(samples)?;
+        if self.keeps_zeros {
+            self.hold_zeros(&mut gradients);
+        }
         let norm = clip(&mut gradients, limit);
         if loss.is_finite() && norm.is_finite() {
             updates.step(&mut self.weights, &self.decays, &gradients, rate as f32);
@@ -139,6 +149,15 @@ impl<'a> Fit<'a> {
             }
         }
         Ok((loss, norm))
+    }
+
+    /// Without a gradient, what is zero does not decay either.
+    fn hold_zeros(&self, gradients: &mut [Vec<f32>]) {
+        let all = gradients.par_iter_mut().zip(&self.weights).zip(&self.decays).filter(|(_, decays)| **decays);
+        all.for_each(|((gradient, weight), _)| {
+            let weight = weight.floats().expect("weights are f32");
+            gradient.iter_mut().zip(weight).filter(|(_, w)| **w == 0.0).for_each(|(g, _)| *g = 0.0);
+        });
     }
 
     /// Statistics of the batch are those of whole runs: what is left over is left out, unless nothing else is there.

@@ -145,3 +145,23 @@ fn hints_teach_what_lies_inside_and_leave_nothing_behind() {
         assert_eq!(count(&before), count(&after), "{option}");
     }
 }
+
+#[test]
+fn weights_that_are_zero_stay_so_where_that_is_asked_for() {
+    let mut half = student();
+    let pipeline = Pipeline::parse("sparsify(sparsity=0.5)", passes::ALL).unwrap();
+    pipeline.run(&mut half, &mut Context::default()).unwrap();
+    let matrices = |model: &Model| -> Vec<Vec<f32>> {
+        let constants = model.initializers_of(model.main).filter_map(|value| model.constant(value));
+        constants.filter(|tensor| tensor.rank() > 1).map(|tensor| tensor.floats().unwrap().into_owned()).collect()
+    };
+    let zeros = |weights: &[f32]| weights.iter().filter(|w| **w == 0.0).count();
+    let before = matrices(&half);
+    assert!(before.iter().all(|weights| zeros(weights) == weights.len() / 2));
+    for (options, keeps) in [("epochs=2,keep-zeros=true", true), ("epochs=2", false)] {
+        let bytes = distilled(&half, options, 2, |_| {}).bytes;
+        let after = matrices(&onnx::decode(bytes.into(), None).unwrap().model);
+        assert!(before.iter().zip(&after).all(|(before, after)| before != after), "nothing was learned");
+        assert_eq!(before.iter().zip(&after).all(|(before, after)| zeros(before) == zeros(after)), keeps, "{options}");
+    }
+}
