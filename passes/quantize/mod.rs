@@ -42,7 +42,7 @@ use crate::passes::teach::{Judged, Objective, Recipe, refuse_unless};
 use crate::rewrite::Outcome;
 use crate::train::{self, Optimizer, Schedule};
 use aids::{BiasCorrection, Rounding};
-pub(super) use bias::{added_error, refitted};
+pub(super) use cholesky::{cholesky, invert_lower};
 use codes::Bits;
 use grid::Levels;
 pub use sensitivity::Sensitivity;
