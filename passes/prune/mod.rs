@@ -99,7 +99,8 @@ struct Prune {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum Scope {
-    /// All of them, so that some layers lose more than others.
+    /// All of them, so that some layers lose more than others: the next to go is the one that loses the least for what it
+    /// saves of what is to be cut, and counts for more the less its layer has left.
     #[default]
     Global,
     /// Those of one layer, so that all layers lose the same share.
@@ -209,7 +210,8 @@ impl Prune {
         };
         let subject = Subject { model: &small, channels: &channels, layers: &layers, groups: &groups, seed: cx.seed };
         let scores = criterion::scores(self.criterion, subject, samples.as_ref())?;
-        let order = criterion::order(&groups, &scores, self.scope == Scope::Local);
+        let savings = self.criterion.is_loss().then(|| groups.savings(&small, &channels, &shapes, amount));
+        let order = criterion::order(&groups, &scores, savings.as_deref(), self.scope == Scope::Local);
         let rules = Rules { minimum: self.minimum, multiple: self.round_to };
         let removed = groups.select(&small, &channels, &shapes, &order, amount, rules);
         let count = removed.iter().filter(|&&removed| removed).count();
@@ -487,6 +489,36 @@ mod tests {
         let options = "channels=0.25";
         let (plain, learned) = (error(text, options), error(text, &format!("{options},reconstruct=true")));
         assert!(learned < 0.7 * plain, "{learned} for {plain}");
+    }
+
+    #[test]
+    fn what_a_channel_saves_counts() {
+        // All weights are alike: a neuron of the last pair saves 9 parameters, one of the first 4.
+        let text = r#"
+            <ir_version: 10, opset_import: ["": 21]>
+            network (float[N,2] x) => (float[N,8] y)
+            <float[2,6] a = ?1, float[6,2] b = ?2, float[2,6] c = ?3, float[6,8] d = ?4>
+            { p = MatMul (x, a) q = Relu (p) r = MatMul (q, b) s = Softmax (r) t = MatMul (s, c) u = Relu (t) y = MatMul (u, d) }"#;
+        let ones = |count: usize| format!("{{{}}}", vec!["1"; count].join(","));
+        let text = [("?1", 12), ("?2", 12), ("?3", 12), ("?4", 48)]
+            .into_iter()
+            .fold(text.to_string(), |text, (mark, count)| text.replace(mark, &ones(count)));
+        let (model, _) = pruned(&text, "parameters=0.2");
+        assert_eq!((constant(&model, "a").len(), constant(&model, "c").len()), (12, 8));
+        // But the less a layer has left, the more it loses.
+        let (model, _) = pruned(&text, "parameters=0.7");
+        assert!(constant(&model, "a").len() < 12 && constant(&model, "c").len() > 2);
+    }
+
+    #[test]
+    fn weights_are_seen_as_large_as_their_normalization_makes_them() {
+        // The channel of the smallest weights is scaled up most.
+        let text = NETWORK
+            .replace("0.01, 0.02, -2, 1, 0.01, -0.01, 1.5, -1", "0.1, 0.2, -2, 1, 1, 1, 1.5, -1")
+            .replace("{1, 0.1, 1.5, 0.1, 2}", "{1, 20, 1.5, 0.01, 2}")
+            .replace("0.01, 0.02, 2, 1, 0.01, 0.02, -1, 2}", "1, 1, 2, 1, 1, 1, -1, 2}");
+        let (model, _) = pruned(&text, "channels=0.2");
+        assert_eq!(*constant(&model, "scale").floats().unwrap(), [1.0, 20.0, 1.5, 2.0]);
     }
 
     #[test]
