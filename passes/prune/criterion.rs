@@ -1,5 +1,7 @@
 //! How important classes are: one arm for each criterion.
 
+use std::collections::HashMap;
+
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,17 +13,17 @@ use super::snip::connections;
 use super::weighed::Direction;
 use crate::analysis::channels::{Channels, Class};
 use crate::data::Random;
-use crate::ir::op::BatchNormalization;
-use crate::ir::{Model, Tensor, ValueDef, ValueId};
+use crate::ir::op::{BatchNormalization, Conv};
+use crate::ir::{Model, NodeId, Tensor, ValueDef, ValueId};
 use crate::pass::PassError;
 
 /// How it is found which channels are missed least.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Criterion {
-    /// Those with small weights: the sum of their magnitudes.
+    /// Those with small weights: their share of the sum of magnitudes of each weight that has them.
     L1,
-    /// Those with small weights: the root of the sum of their squares.
+    /// Those with small weights: their share of the sum of squares of each weight that has them.
     #[default]
     L2,
     /// Those that BatchNormalization scales down most; where there is none behind a channel, those with small weights. The pass
@@ -29,7 +31,8 @@ pub enum Criterion {
     Batchnorm,
     /// Those whose weights lie nearest to all others of their layer, so that others can stand for them.
     Median,
-    /// Those that are small where layers read them, times the weights that they are multiplied with; needs samples.
+    /// Those that are small where layers read them, times the weights that they are multiplied with, as their share of each
+    /// layer's sum of squares; needs samples.
     Activation,
     /// Those without which outputs change least, to first order; needs samples.
     Taylor,
@@ -44,6 +47,11 @@ pub enum Criterion {
 }
 
 impl Criterion {
+    /// Whether scores tell what is lost, so that it can be compared with what is saved.
+    pub fn is_loss(self) -> bool {
+        self != Criterion::Random
+    }
+
     pub fn needs_samples(self) -> bool {
         matches!(self, Criterion::Activation | Criterion::Taylor | Criterion::Fisher | Criterion::Snip)
     }
@@ -62,16 +70,16 @@ pub struct Subject<'a> {
     pub seed: u64,
 }
 
-/// The importance of each class; those that no group has are 0.
+/// What is lost with each class, in a unit that is the same for all: layers differ in scale, so that of their weights and
+/// activations shares are taken. Those that no group has are 0.
 pub fn scores(criterion: Criterion, subject: Subject, samples: Option<&Samples>) -> Result<Vec<f64>, PassError> {
     let Subject { channels, seed, .. } = subject;
     let samples = || samples.ok_or_else(|| PassError("its criterion needs samples; give a file with `--data`".into()));
-    let norms =
-        || sizes(subject, |tensor, axis| sums_along(tensor, axis, |x| x * x).into_iter().map(f64::sqrt).collect());
+    let energies = || sizes(subject, |tensor, axis| sums_along(tensor, axis, |x| x * x));
     Ok(match criterion {
         Criterion::L1 => sizes(subject, |tensor, axis| sums_along(tensor, axis, f64::abs)),
-        Criterion::L2 => norms(),
-        Criterion::Batchnorm => batch_scales(subject, norms())?,
+        Criterion::L2 => energies(),
+        Criterion::Batchnorm => batch_scales(subject, energies())?,
         Criterion::Median => sizes(subject, distances),
         Criterion::Activation => activations(subject, samples()?)?,
         Criterion::Taylor => {
@@ -95,13 +103,27 @@ pub fn scores(criterion: Criterion, subject: Subject, samples: Option<&Samples>)
 }
 
 /// Classes from the least to the most important. Ties are settled by the order of classes.
-pub fn order(groups: &Groups, scores: &[f64], is_local: bool) -> Vec<Class> {
+///
+/// Among all groups, the next to go is the one that loses the least for what it saves, or the one of the lowest score where
+/// no savings are given. A group that keeps the share k of its scores S has lost -S·ln k: nearly what its scores say while
+/// much is left, and without bound when little is.
+pub fn order(groups: &Groups, scores: &[f64], savings: Option<&[f64]>, is_local: bool) -> Vec<Class> {
     let mut keys: Vec<(f64, Class)> = Vec::new();
     for members in &groups.members {
         let mut sorted = members.clone();
         sorted.sort_by(|a, b| scores[a.index()].total_cmp(&scores[b.index()]).then(a.cmp(b)));
-        for (rank, &class) in sorted.iter().enumerate() {
-            let key = if is_local { (rank as f64 + 0.5) / members.len() as f64 } else { scores[class.index()] };
+        let all: f64 = members.iter().map(|class| scores[class.index()]).sum();
+        let mut left = 0.0;
+        for (rank, &class) in sorted.iter().enumerate().rev() {
+            let score = scores[class.index()];
+            left += score;
+            let key = match savings.map(|savings| savings[class.index()]) {
+                _ if is_local => (rank as f64 + 0.5) / members.len() as f64,
+                None => score,
+                Some(saving) if saving <= 0.0 => f64::INFINITY,
+                Some(_) if score <= 0.0 => 0.0,
+                Some(saving) => score * (all / left) / saving,
+            };
             keys.push((key, class));
         }
     }
@@ -109,10 +131,10 @@ pub fn order(groups: &Groups, scores: &[f64], is_local: bool) -> Vec<Class> {
     keys.into_iter().map(|(_, class)| class).collect()
 }
 
-/// The mean size of the slices of weights that a class has, each over the mean of its weight and axis: layers differ in
-/// scale.
+/// What share a class has of each of its weights, summed over the weights.
 fn sizes(subject: Subject, size: impl Fn(&Tensor, usize) -> Vec<f64> + Sync) -> Vec<f64> {
     let Subject { model, channels, groups, .. } = subject;
+    let scales = scales_behind(model);
     let mut sides: Vec<(ValueId, &Tensor, usize)> = Vec::new();
     for (value, of) in model.all_values() {
         let ValueDef::Constant(tensor) = &of.def else { continue };
@@ -126,22 +148,46 @@ fn sizes(subject: Subject, size: impl Fn(&Tensor, usize) -> Vec<f64> + Sync) -> 
             }
         }
     }
-    let all: Vec<Vec<f64>> = sides.par_iter().map(|&(_, tensor, axis)| relative(size(tensor, axis))).collect();
-    let (mut sums, mut counts) = (vec![0.0; channels.len()], vec![0usize; channels.len()]);
-    for ((value, _, axis), sizes) in sides.into_iter().zip(all) {
+    let parts = |&(value, tensor, axis): &(ValueId, &Tensor, usize)| match scales.get(&value) {
+        Some(scales) => shares(size(&scaled(tensor, scales), axis)),
+        None => shares(size(tensor, axis)),
+    };
+    let all: Vec<Vec<f64>> = sides.par_iter().map(parts).collect();
+    let mut sums = vec![0.0; channels.len()];
+    for ((value, _, axis), shares) in sides.into_iter().zip(all) {
         let lane = channels.axis(value, axis).expect("it has one");
-        for (class, size) in channels.classes_of(lane).iter().zip(sizes) {
-            sums[class.index()] += size;
-            counts[class.index()] += 1;
+        for (class, share) in channels.classes_of(lane).iter().zip(shares) {
+            sums[class.index()] += share;
         }
     }
-    sums.into_iter().zip(counts).map(|(sum, count)| sum / count.max(1) as f64).collect()
+    sums
 }
 
-/// Sizes over their mean.
-fn relative(sizes: Vec<f64>) -> Vec<f64> {
-    let mean = sizes.iter().sum::<f64>() / sizes.len().max(1) as f64;
-    sizes.into_iter().map(|size| size / mean.max(f64::MIN_POSITIVE)).collect()
+/// For the weights of convolutions with a normalization right behind them, what it multiplies each output with:
+/// scale / √(var + ε)
+fn scales_behind(model: &Model) -> HashMap<ValueId, Vec<f32>> {
+    let scales = |node: NodeId| {
+        let BatchNormalization { x, scale, var, epsilon, .. } = model.view(node)?;
+        let Conv { w, .. } = model.view(model.producer(x)?)?;
+        let floats = |value: ValueId| Some(model.constant(value)?.floats()?.into_owned());
+        let (scale, var) = (floats(scale)?, floats(var)?);
+        let scales = scale.iter().zip(var).map(|(scale, var)| scale / (var + epsilon).sqrt()).collect();
+        (model.value(w).uses.len() == 1).then_some((w, scales))
+    };
+    model.nodes_of(model.main).filter_map(scales).collect()
+}
+
+/// A weight with its rows multiplied.
+fn scaled(tensor: &Tensor, scales: &[f32]) -> Tensor {
+    let floats = tensor.floats().expect("it holds floats");
+    let rows = floats.chunks((floats.len() / scales.len().max(1)).max(1)).zip(scales);
+    Tensor::from_vec(tensor.shape().to_vec(), rows.flat_map(|(row, g)| row.iter().map(move |w| w * g)).collect())
+}
+
+/// Sizes over their sum.
+pub fn shares(sizes: Vec<f64>) -> Vec<f64> {
+    let sum = sizes.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+    sizes.into_iter().map(|size| size / sum).collect()
 }
 
 /// For each place of an axis, the sum of its distances from all others: |a - b|² = |a|² + |b|² - 2·a·b.
@@ -161,26 +207,24 @@ fn distances(tensor: &Tensor, axis: usize) -> Vec<f64> {
     (0..length).map(|a| (0..length).map(|b| distance(a, b)).sum()).collect()
 }
 
-/// The mean |scale| of the normalizations behind a class, over the mean of each; `others` where there is none.
+/// What share a class has of the |scale| of each normalization behind it, summed over them; `others` where there is none.
 fn batch_scales(subject: Subject, others: Vec<f64>) -> Result<Vec<f64>, PassError> {
     let Subject { model, channels, .. } = subject;
-    let (mut sums, mut counts) = (vec![0.0; channels.len()], vec![0usize; channels.len()]);
+    let mut sums: Vec<Option<f64>> = vec![None; channels.len()];
     for node in model.nodes_of(model.main) {
         let Some(BatchNormalization { scale, .. }) = model.view(node) else { continue };
         let (Some(tensor), Some(lane)) = (model.constant(scale), channels.axis(scale, 0)) else { continue };
-        let scales = relative(sums_along(tensor, 0, f64::abs));
-        for (class, size) in channels.classes_of(lane).iter().zip(scales) {
-            sums[class.index()] += size;
-            counts[class.index()] += 1;
+        let shares = shares(sums_along(tensor, 0, f64::abs));
+        for (class, share) in channels.classes_of(lane).iter().zip(shares) {
+            *sums[class.index()].get_or_insert(0.0) += share;
         }
     }
-    if counts.iter().all(|&count| count == 0) {
+    if sums.iter().all(Option::is_none) {
         return Err(PassError(
             "there is no BatchNormalization, of whose scales its criterion is; prune before `cleanup`".into(),
         ));
     }
-    let score = |((sum, count), other): ((f64, usize), f64)| if count > 0 { sum / count as f64 } else { other };
-    Ok(sums.into_iter().zip(counts).zip(others).map(score).collect())
+    Ok(sums.into_iter().zip(others).map(|(sum, other)| sum.unwrap_or(other)).collect())
 }
 
 /// The sum of a term of the elements at each place of an axis.

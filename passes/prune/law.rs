@@ -110,6 +110,10 @@ impl Subject {
 
 /// A model of opset 21 with one input and what stands in `body`; a weight `= ?` gets random numbers.
 fn written(input: &str, weights: &str, body: &str, output: &str) -> Subject {
+    written_in(21, input, weights, body, output)
+}
+
+fn written_in(opset: usize, input: &str, weights: &str, body: &str, output: &str) -> Subject {
     let mut random = Random::new(3, 0);
     let mut filled = String::new();
     for weight in weights.split(';').map(str::trim).filter(|weight| !weight.is_empty()) {
@@ -123,8 +127,9 @@ fn written(input: &str, weights: &str, body: &str, output: &str) -> Subject {
         let numbers: Vec<String> = (0..count).map(|_| format!("{:.4}", 0.6 * random.normal() + 0.05)).collect();
         filled += &format!("{separator}{declared} = {{{}}}", numbers.join(","));
     }
-    let text =
-        format!("<ir_version: 10, opset_import: [\"\": 21]>\nnet ({input}) => ({output})\n<{filled}>\n{{\n{body}\n}}");
+    let text = format!(
+        "<ir_version: 10, opset_import: [\"\": {opset}]>\nnet ({input}) => ({output})\n<{filled}>\n{{\n{body}\n}}"
+    );
     Subject::parse(&text)
 }
 
@@ -342,6 +347,85 @@ fn groups_of_a_normalization_lose_channels_alike() {
         "float[N,2,4,4] y",
     );
     net.hold_at_random(8);
+}
+
+#[test]
+fn groups_with_scales_of_their_own_lose_channels_alike() {
+    let net = written(
+        "float[N,3,4,4] x",
+        "float[8,3,1,1] a = ?; float[8] g = ?; float[8] h = ?; float[2,8,1,1] e = ?",
+        "p = Conv (x, a)
+         n = GroupNormalization <num_groups = 2> (p, g, h)
+         s = Sigmoid (n)
+         y = Conv (s, e)",
+        "float[N,2,4,4] y",
+    );
+    net.hold_at_random(4);
+}
+
+#[test]
+fn root_mean_squares_are_taken_over_what_is_kept() {
+    let net = written_in(
+        23,
+        "float[B,S,5] x",
+        "float[5,12] in = ?; float[12] g = ?; float[12,2] e = ?",
+        "p = MatMul (x, in)
+         n = RMSNormalization (p, g)
+         y = MatMul (n, e)",
+        "float[B,S,2] y",
+    );
+    net.hold_at_random(12);
+}
+
+#[test]
+fn sums_of_einstein_lose_what_they_sum_over() {
+    let net = written(
+        "float[B,S,5] x",
+        "float[5,2,4] a = ?; float[2,4,3] b = ?; float[3,2] e = ?",
+        "p = Einsum <equation = \"bsd,dhk->bshk\"> (x, a)
+         q = Sigmoid (p)
+         r = Einsum <equation = \"bshk,hko->bso\"> (q, b)
+         t = Exp (r)
+         y = MatMul (t, e)",
+        "float[B,S,2] y",
+    );
+    net.hold_at_random(2 + 4 + 3);
+}
+
+#[test]
+fn the_operator_of_attention_loses_heads() {
+    let net = written_in(
+        23,
+        "float[2,7,5] x",
+        "float[5,12] wq = ?; float[5,12] wk = ?; float[5,12] wv = ?; float[12] b = ?; float[12,2] e = ?",
+        "q = MatMul (x, wq)
+         k = MatMul (x, wk)
+         v0 = MatMul (x, wv)
+         v = Add (v0, b)
+         a = Attention <q_num_heads = 3, kv_num_heads = 3> (q, k, v)
+         y = MatMul (a, e)",
+        "float[2,7,2] y",
+    );
+    net.hold_at_random(3);
+}
+
+#[test]
+fn quantized_layers_keep_the_law() {
+    let net = written(
+        "float[N,3,4,4] x",
+        "int8[6,3,1,1] a = {90,-50,31,12,77,-120,-3,64,25,127,-88,40,5,-17,60,-71,33,2}; float[6] step = {0.01,0.02,0.015,0.01,0.03,0.01};
+         int32[6] bias = {20,-10,30,5,0,-40}; float[6] biasstep = {0.01,0.02,0.015,0.01,0.03,0.01}; float scale = {0.0371}; uint8 zero = {128};
+         float[2,6,1,1] e = ?",
+        "w = DequantizeLinear <axis = 0> (a, step)
+         b = DequantizeLinear <axis = 0> (bias, biasstep)
+         p = Conv (x, w, b)
+         i = QuantizeLinear (p, scale, zero)
+         q = DequantizeLinear (i, scale, zero)
+         s = Sigmoid (q)
+         y = Conv (s, e)",
+        "float[N,2,4,4] y",
+    );
+    net.hold_at_random(6);
 }
 
 #[test]

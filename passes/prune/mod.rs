@@ -3,6 +3,7 @@
 mod criterion;
 mod cut;
 mod edit;
+mod fit;
 mod gradients;
 mod layer;
 #[cfg(test)]
@@ -91,7 +92,7 @@ struct Prune {
     /// Among which channels the least important are looked for.
     scope: Scope,
 
-    /// Whether layers behind a cut learn from samples to give what they gave.
+    /// Whether layers behind a cut learn from samples to give what they gave, by least squares.
     reconstruct: bool,
 
     /// Layers that lose channels keep a multiple of this many.
@@ -114,7 +115,8 @@ struct Prune {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum Scope {
-    /// All of them, so that some layers lose more than others.
+    /// All of them, so that some layers lose more than others: the next to go is the one that loses the least for what it
+    /// saves of what is to be cut, and counts for more the less its layer has left.
     #[default]
     Global,
     /// Those of one layer, so that all layers lose the same share.
@@ -224,7 +226,8 @@ impl Prune {
         };
         let subject = Subject { model: &small, channels: &channels, layers: &layers, groups: &groups, seed: cx.seed };
         let scores = criterion::scores(self.criterion, subject, samples.as_ref())?;
-        let order = criterion::order(&groups, &scores, self.scope == Scope::Local);
+        let savings = self.criterion.is_loss().then(|| groups.savings(&small, &channels, &shapes, amount));
+        let order = criterion::order(&groups, &scores, savings.as_deref(), self.scope == Scope::Local);
         let rules = Rules { minimum: self.minimum, multiple: self.round_to };
         let removed = groups.select(&small, &channels, &shapes, &order, amount, rules);
         let count = removed.iter().filter(|&&removed| removed).count();
@@ -244,7 +247,7 @@ impl Prune {
         if self.reconstruct {
             let data = self.data(cx)?;
             let watch = Watch { cancelled: &cx.cancelled, ..Watch::default() };
-            let learned = reconstruct(&whole, &mut small, &cut, &layers, &data, cx.seed, watch);
+            let learned = reconstruct(&whole, &mut small, &cut, &data, cx.seed, watch);
             let learned = learned.map_err(|error| PassError(error.to_string()))?;
             cx.applied("layer reconstructed", learned);
         }
@@ -450,22 +453,105 @@ mod tests {
             .replace("{1, 0.1, 1.5, 0.1, 2}", "{1, 0.1, 1.5, 1, 2}")
             .replace("{0.1, 0.01, -0.1, 0.01, 0.2}", "{0.1, 0.01, -0.1, 0.1, 0.2}")
             .replace("0.01, 0.02, -1, 2}", "0.5, 0.5, -1, 2}");
-        let original = Model::parse(&text).unwrap();
-        let data = synthesize(&original, &FixedSizes::default(), 9, 24, |_| Ok(())).unwrap();
-        let error = |options: &str| {
-            let (small, _) = pruned(&text, options);
-            let [exact, small] = [&original, &small].map(|model| Runner::new(model).unwrap());
-            let error = |index: usize| {
-                let sample = data.sample(index);
-                let [a, b] = [&exact, &small].map(|runner| runner.run(&sample).unwrap().remove(0));
-                let pairs = a.floats().unwrap().into_owned().into_iter().zip(b.floats().unwrap().into_owned());
-                pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>()
-            };
-            (0..data.len()).map(error).sum::<f64>()
-        };
-        let plain = error("channels=0.4,criterion=batchnorm");
-        let learned = error("channels=0.4,criterion=batchnorm,reconstruct=true");
+        let plain = error(&text, "channels=0.4,criterion=batchnorm");
+        let learned = error(&text, "channels=0.4,criterion=batchnorm,reconstruct=true");
         assert!(learned < 0.2 * plain, "{learned} for {plain}");
+    }
+
+    /// How far the outputs of a pruned network are from those of the original: the sum of squares over all samples.
+    fn error(text: &str, options: &str) -> f64 {
+        let original = Model::parse(text).unwrap_or_else(|error| panic!("{error}"));
+        let data = synthesize(&original, &FixedSizes::default(), 9, 24, |_| Ok(())).unwrap();
+        let (small, _) = pruned(text, options);
+        let [exact, small] = [&original, &small].map(|model| Runner::new(model).unwrap());
+        let error = |index: usize| {
+            let sample = data.sample(index);
+            let [a, b] = [&exact, &small].map(|runner| runner.run(&sample).unwrap().remove(0));
+            let pairs = a.floats().unwrap().into_owned().into_iter().zip(b.floats().unwrap().into_owned());
+            pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>()
+        };
+        (0..data.len()).map(error).sum()
+    }
+
+    #[test]
+    fn a_depthwise_layer_makes_up_for_what_is_lost_before_it() {
+        // Nothing else learns here: the transposed convolution that reads the cut channel stays as it is.
+        let text = r#"
+            <ir_version: 10, opset_import: ["": 21]>
+            network (float[N,2,3,3] x) => (float[N,3,2,2] y)
+            <
+                float[4,2,1,1] a = {1, 2, 1, 1.8, -2, 1, 1.5, -1},
+                float[4,3,1,1] b = {1, -1, 0.5, 0.5, 0.4, 0.3, 2, 1, -1, 1, 2, -1},
+                float[3,1,2,2] depthwise = {1, 0.5, -0.5, 1, 1, 1, 0.5, 1, -1, 1, 1, 0.5}
+            >
+            {
+                [first] p = Conv (x, a)
+                s = Sigmoid (p)
+                t = ConvTranspose (s, b)
+                y = Conv <group = 3> (t, depthwise)
+            }"#;
+        let options = "channels=0.2,criterion=activation";
+        let (plain, learned) = (error(text, options), error(text, &format!("{options},reconstruct=true")));
+        assert!(learned < 0.5 * plain, "{learned} for {plain}");
+        let (_, cx) = pruned(text, &format!("{options},reconstruct=true"));
+        assert!(cx.reports[0].applied.contains_key("layer reconstructed"));
+    }
+
+    #[test]
+    fn a_block_makes_up_for_what_its_residual_stream_has_lost() {
+        // Two layers share `b`, so that neither learns: what `h` lost is missing in `u`.
+        let text = r#"
+            <ir_version: 10, opset_import: ["": 21]>
+            network (float[N,3] x) => (float[N,2] y, float[N,2] z)
+            <
+                float[3,4] a = {1, -1, 0.4, 0.3, 0.5, 2, 0.3, 0.4, -1, 1, 0.4, 0.2},
+                float[4,2] b = {1, 0.5, -1, 1, 0.7, -0.6, 0.5, 0.9},
+                float[2,2] c = {1, -0.5, 0.5, 1},
+                float[2] bias = {0.1, 0.2}
+            >
+            {
+                p = MatMul (x, a)
+                h = Tanh (p)
+                u = MatMul (h, b)
+                square = Mul (h, h)
+                z = MatMul (square, b)
+                w = MatMul (u, c)
+                v = Add (w, bias)
+                y = Add (u, v)
+            }"#;
+        let options = "channels=0.25";
+        let (plain, learned) = (error(text, options), error(text, &format!("{options},reconstruct=true")));
+        assert!(learned < 0.7 * plain, "{learned} for {plain}");
+    }
+
+    #[test]
+    fn what_a_channel_saves_counts() {
+        // All weights are alike: a neuron of the last pair saves 9 parameters, one of the first 4.
+        let text = r#"
+            <ir_version: 10, opset_import: ["": 21]>
+            network (float[N,2] x) => (float[N,8] y)
+            <float[2,6] a = ?1, float[6,2] b = ?2, float[2,6] c = ?3, float[6,8] d = ?4>
+            { p = MatMul (x, a) q = Relu (p) r = MatMul (q, b) s = Softmax (r) t = MatMul (s, c) u = Relu (t) y = MatMul (u, d) }"#;
+        let ones = |count: usize| format!("{{{}}}", vec!["1"; count].join(","));
+        let text = [("?1", 12), ("?2", 12), ("?3", 12), ("?4", 48)]
+            .into_iter()
+            .fold(text.to_string(), |text, (mark, count)| text.replace(mark, &ones(count)));
+        let (model, _) = pruned(&text, "parameters=0.2");
+        assert_eq!((constant(&model, "a").len(), constant(&model, "c").len()), (12, 8));
+        // But the less a layer has left, the more it loses.
+        let (model, _) = pruned(&text, "parameters=0.7");
+        assert!(constant(&model, "a").len() < 12 && constant(&model, "c").len() > 2);
+    }
+
+    #[test]
+    fn weights_are_seen_as_large_as_their_normalization_makes_them() {
+        // The channel of the smallest weights is scaled up most.
+        let text = NETWORK
+            .replace("0.01, 0.02, -2, 1, 0.01, -0.01, 1.5, -1", "0.1, 0.2, -2, 1, 1, 1, 1.5, -1")
+            .replace("{1, 0.1, 1.5, 0.1, 2}", "{1, 20, 1.5, 0.01, 2}")
+            .replace("0.01, 0.02, 2, 1, 0.01, 0.02, -1, 2}", "1, 1, 2, 1, 1, 1, -1, 2}");
+        let (model, _) = pruned(&text, "channels=0.2");
+        assert_eq!(*constant(&model, "scale").floats().unwrap(), [1.0, 20.0, 1.5, 2.0]);
     }
 
     #[test]

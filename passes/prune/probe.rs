@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use rayon::prelude::*;
 
-use super::criterion::{Subject, sums_along};
+use super::criterion::{Subject, shares, sums_along};
 use super::weighed::{Direction, Weighed};
 use crate::analysis::channels::Lane;
 use crate::ir::op::Mul;
@@ -24,8 +24,8 @@ fn failed(error: impl std::fmt::Display) -> PassError {
     PassError(error.to_string())
 }
 
-/// For each class, the mean over all layers that read it of E |x|·‖W‖, where W are the weights that it is multiplied with:
-/// each over the mean of its layer.
+/// For each class, the sum over all layers that read it of its share of Σ E x²·‖W‖², where W are the weights that it is
+/// multiplied with.
 pub fn activations(subject: Subject, samples: &Samples) -> Result<Vec<f64>, PassError> {
     let Subject { model, channels, layers, groups, .. } = subject;
     let reads: Vec<_> = layers.iter().filter_map(|layer| Some((layer, layer.reads?))).collect();
@@ -49,7 +49,7 @@ pub fn activations(subject: Subject, samples: &Samples) -> Result<Vec<f64>, Pass
             let (length, inner) = (tensor.shape()[axis], tensor.shape()[axis + 1..].iter().product::<usize>());
             let mut sums = vec![0.0; length];
             for (index, block) in floats.chunks(inner.max(1)).enumerate() {
-                sums[index % length] += block.iter().map(|x| f64::from(x.abs())).sum::<f64>();
+                sums[index % length] += block.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
             }
             let count = (floats.len() / length.max(1)).max(1) as f64;
             Ok(sums.into_iter().map(|sum| sum / count).collect::<Vec<f64>>())
@@ -64,19 +64,17 @@ pub fn activations(subject: Subject, samples: &Samples) -> Result<Vec<f64>, Pass
             sum.iter_mut().zip(one).for_each(|(sum, x)| *sum += x);
         }
     }
-    let (mut scores, mut counts) = (vec![0.0; channels.len()], vec![0usize; channels.len()]);
+    let mut scores = vec![0.0; channels.len()];
     for (layer, read) in reads {
         let weight = model.constant(layer.weight).expect("layers have constant weights");
-        let norms = sums_along(weight, read.weight_axis, |w| w * w);
+        let energies = sums_along(weight, read.weight_axis, |w| w * w);
         let sizes = &sizes[places[&(read.value, read.axis)]];
-        let parts: Vec<f64> = norms.iter().zip(sizes).map(|(norm, size)| norm.sqrt() * size).collect();
-        let mean = parts.iter().sum::<f64>() / parts.len().max(1) as f64;
-        for (class, part) in channels.classes_of(read.lane).iter().zip(parts) {
-            scores[class.index()] += part / mean.max(f64::MIN_POSITIVE);
-            counts[class.index()] += 1;
+        let parts = shares(energies.iter().zip(sizes).map(|(energy, size)| energy * size).collect());
+        for (class, share) in channels.classes_of(read.lane).iter().zip(parts) {
+            scores[class.index()] += share;
         }
     }
-    Ok(scores.into_iter().zip(counts).map(|(score, count)| score / count.max(1) as f64).collect())
+    Ok(scores)
 }
 
 /// For each class and sample, by how much r·y changes to first order when every layer reads zeros in its place: Σ x·∂(r·y)/∂x,

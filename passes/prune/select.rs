@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use rayon::prelude::*;
+
 use super::cut::Cut;
 use super::layer::Layer;
 use crate::analysis::Shapes;
@@ -89,6 +91,26 @@ impl Groups {
 
     pub fn group(&self, class: Class) -> Option<usize> {
         self.of[class.index()]
+    }
+
+    /// For each class, how much of what `amount` counts is saved when it goes alone; 0 for those that stay.
+    pub fn savings(&self, model: &Model, channels: &Channels, shapes: &Shapes, amount: Amount) -> Vec<f64> {
+        let unit = match amount {
+            Amount::Channels(_) => return self.width.iter().map(|&width| width as f64).collect(),
+            Amount::Parameters(_) => 0,
+            Amount::Bytes(_) => 1,
+            Amount::Macs(_) => 2,
+        };
+        let nothing = vec![false; channels.len()];
+        let all = Cut::new(channels, shapes, &nothing).cost(model)[unit];
+        // The classes of a group occur in the same weights: one stands for all.
+        let saving = |members: &Vec<Class>| {
+            let mut removed = nothing.clone();
+            removed[members[0].index()] = true;
+            all.saturating_sub(Cut::new(channels, shapes, &removed).cost(model)[unit]) as f64
+        };
+        let each: Vec<f64> = self.members.par_iter().map(saving).collect();
+        self.of.iter().map(|group| group.map_or(0.0, |group| each[group])).collect()
     }
 
     /// The channels that layers give and that can be cut.

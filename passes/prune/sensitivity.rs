@@ -67,7 +67,7 @@ pub fn rank(
     };
     let subject = Subject { model: &whole, channels: &channels, layers: &layers, groups: &groups, seed: cx.seed };
     let scores = criterion::scores(pass.criterion, subject, learned_from.as_ref())?;
-    let order = criterion::order(&groups, &scores, true);
+    let order = criterion::order(&groups, &scores, None, true);
 
     let inputs = Prune::inputs(&Prune::all_data(cx)?.first(samples), &whole, cx)?;
     let exact = outputs(&whole, &inputs).map_err(failed)?;

@@ -61,15 +61,37 @@ impl<'d> Stepwise<'d> {
         keep: &HashSet<ValueId>,
         watch: Watch,
     ) -> Result<(), SurveyError> {
+        let position = model.nodes_of(model.main).take_while(|&other| other != node).count();
+        self.run_to(model, position, keep, watch)
+    }
+
+    /// As [`advance`](Self::advance), and runs `node` too.
+    pub fn advance_past(
+        &mut self,
+        model: &Model,
+        node: NodeId,
+        keep: &HashSet<ValueId>,
+        watch: Watch,
+    ) -> Result<(), SurveyError> {
+        let position = model.nodes_of(model.main).take_while(|&other| other != node).count();
+        self.run_to(model, position + 1, keep, watch)
+    }
+
+    fn run_to(
+        &mut self,
+        model: &Model,
+        position: usize,
+        keep: &HashSet<ValueId>,
+        watch: Watch,
+    ) -> Result<(), SurveyError> {
         if self.data.is_empty() {
             return Err(SurveyError::NoSamples);
         }
-        let position = model.nodes_of(model.main).take_while(|&other| other != node).count();
         if position <= self.reached {
             return Ok(());
         }
         self.reached = position;
-        let ahead: HashSet<NodeId> = model.nodes_of(model.main).skip_while(|&other| other != node).collect();
+        let ahead: HashSet<NodeId> = model.nodes_of(model.main).skip(position).collect();
         let read = |value: ValueId| {
             let reads = |place: &Use| match *place {
                 Use::Node(reader, _) => outermost(model, reader).is_none_or(|reader| ahead.contains(&reader)),
@@ -82,7 +104,7 @@ impl<'d> Stepwise<'d> {
         // What follows from constants alone is cheaper to compute again than to keep for every sample.
         let mut follows = HashSet::new();
         let mut wanted = Vec::new();
-        for node in model.nodes_of(model.main).take_while(|&other| other != node).map(|node| model.node(node)) {
+        for node in model.nodes_of(model.main).take(position).map(|node| model.node(node)) {
             let fixed = |value: &ValueId| model.constant(*value).is_some() || follows.contains(value);
             if node.bodies().next().is_none() && node.inputs.iter().flatten().all(fixed) {
                 follows.extend(node.outputs.iter().flatten().copied());

@@ -1,6 +1,6 @@
 //! What a layer reads: its input as the rows of the matrix product that the layer is.
 
-use ndarray::Array3;
+use ndarray::{Array2, Array3};
 
 use crate::data::Random;
 use crate::ir::op::{Conv, Gemm, MatMul};
@@ -76,6 +76,38 @@ impl Reading {
             }
             Reading::Window(window) => window.rows(&floats, x.shape(), count, random),
         }
+    }
+
+    /// What stands at the places of [`rows`](Self::rows) in `y`, which has the `shape` of what the layer gives or is broadcast
+    /// to it: `[rows, channels]`. The places are the same where `count` and the state of `random` are.
+    pub fn results(&self, y: &Tensor, shape: &[usize], count: usize, random: &mut Random) -> Option<Array2<f32>> {
+        let floats = y.floats()?;
+        let channel_axis = match self {
+            Reading::Rows => shape.len().checked_sub(1)?,
+            Reading::Window(_) => 1,
+        };
+        let (&channels, first) = (shape.get(channel_axis)?, shape.len().checked_sub(y.rank())?);
+        let mut strides = vec![0; shape.len()];
+        let mut step = 1;
+        for (axis, &length) in y.shape().iter().enumerate().rev() {
+            if length != 1 && length != shape[first + axis] {
+                return None;
+            }
+            strides[first + axis] = if length == 1 { 0 } else { step };
+            step *= length;
+        }
+        let places = spread(shape.iter().product::<usize>() / channels.max(1), count, random);
+        let start = |mut place: usize| {
+            let mut offset = 0;
+            for axis in (0..shape.len()).rev().filter(|&axis| axis != channel_axis) {
+                offset += place % shape[axis] * strides[axis];
+                place /= shape[axis];
+            }
+            offset
+        };
+        let starts: Vec<usize> = places.into_iter().map(start).collect();
+        let stride = strides[channel_axis];
+        Some(Array2::from_shape_fn((starts.len(), channels), |(row, channel)| floats[starts[row] + channel * stride]))
     }
 }
 
@@ -211,6 +243,28 @@ mod tests {
         let reading = Reading::Window(window(&[1], &[1], &[1], Padding::Explicit(vec![[0, 0]]), 2));
         let rows = reading.rows(&x, 9, &mut Random::new(0, 0)).unwrap();
         assert_eq!(rows.into_iter().collect::<Vec<_>>(), [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
+    }
+
+    #[test]
+    fn results_stand_where_rows_are_read() {
+        // A pointwise kernel reads what stands at its place; strides skip some.
+        let x = Tensor::from_vec(vec![2, 3, 4, 5], (0..120).map(|x| x as f32).collect());
+        let reading = Reading::Window(window(&[1, 1], &[1, 1], &[1, 1], Padding::Explicit(vec![[0, 0]; 2]), 1));
+        let rows = reading.rows(&x, 7, &mut Random::new(4, 0)).unwrap();
+        let results = reading.results(&x, x.shape(), 7, &mut Random::new(4, 0)).unwrap();
+        assert_eq!(rows.index_axis(ndarray::Axis(0), 0), results);
+        let rows = Reading::Rows.rows(&x, 7, &mut Random::new(4, 0)).unwrap();
+        let results = Reading::Rows.results(&x, x.shape(), 7, &mut Random::new(4, 0)).unwrap();
+        assert_eq!(rows.index_axis(ndarray::Axis(0), 0), results);
+    }
+
+    #[test]
+    fn results_that_are_broadcast_stand_at_every_place() {
+        let bias = Tensor::from_vec(vec![3, 1, 1], vec![1.0, 2.0, 3.0]);
+        let reading = Reading::Window(window(&[1, 1], &[1, 1], &[1, 1], Padding::Explicit(vec![[0, 0]; 2]), 1));
+        let results = reading.results(&bias, &[2, 3, 1, 2], 9, &mut Random::new(0, 0)).unwrap();
+        assert_eq!(results, ndarray::arr2(&[[1.0, 2.0, 3.0]; 4]));
+        assert!(reading.results(&bias, &[2, 4, 1, 2], 9, &mut Random::new(0, 0)).is_none());
     }
 
     #[test]
