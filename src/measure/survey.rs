@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::analysis::{FixedSizes, Shapes};
 use crate::data::{Dataset, required_inputs};
 use crate::ir::{DType, Model, Size, Tensor, ValueId};
-use crate::runtime::{Runner, RuntimeError, memory};
+use crate::runtime::{Runner, RuntimeError};
 
 /// The bytes of values that one run may return. Wider models are run for some values at a time. A number that does not
 /// follow from the machine, since a runtime may round otherwise where other values are asked for.
@@ -64,7 +64,6 @@ pub fn survey<State: Send, Seen: Send>(
     see: impl Fn(usize, usize, &Tensor) -> Seen + Sync,
     add: impl Fn(usize, &mut State, Seen) + Sync,
 ) -> Result<(), SurveyError> {
-    memory::return_freed();
     assert_eq!(values.len(), states.len());
     if data.is_empty() {
         return Err(SurveyError::NoSamples);
