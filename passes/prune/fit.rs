@@ -3,10 +3,10 @@
 //! With rows x that the layer reads and what is missing behind it, e, both about their means:
 //! V = E e·xᵀ·(E x·xᵀ + λ)⁻¹, and the bias takes E e - V·E x.
 
-use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, Array3, ArrayView2, Axis, concatenate, s};
 use rayon::prelude::*;
 
+use crate::measure::sums_of_products;
 use crate::passes::quantize::{cholesky, invert_lower};
 
 /// What may be added to the diagonal of E x·xᵀ, over its mean. It grows where there are not so many rows for each input.
@@ -67,9 +67,6 @@ struct Moments {
 /// Rows of several samples that are multiplied at once.
 const ROWS_AT_ONCE: usize = 512;
 
-/// Columns of a matrix of products that one thread computes.
-const COLUMNS: usize = 128;
-
 impl Moments {
     /// Sums are taken in the order of the samples.
     fn of(samples: &[&Evidence], group: usize, groups: usize) -> Moments {
@@ -90,23 +87,10 @@ impl Moments {
             })
         };
         let stacks: Vec<[Array2<f32>; 2]> = parts.chunks(few).map(stacked).collect();
-        let starts: Vec<usize> = (0..inputs).step_by(COLUMNS).collect();
-        let products = starts.par_iter().map(|&start| {
-            let block = s![.., start..inputs.min(start + COLUMNS)];
-            let mut sums = [inputs, outputs].map(|length| Array2::zeros((length, inputs.min(start + COLUMNS) - start)));
-            for [rows, errors] in &stacks {
-                add_products(&mut sums[0], rows.view(), rows.slice(block));
-                add_products(&mut sums[1], errors.view(), rows.slice(block));
-            }
-            sums
-        });
-        let products: Vec<[Array2<f64>; 2]> = products.collect();
         let count = parts.iter().map(|[rows, _]| rows.nrows()).sum::<usize>() as f64;
         let n = count.max(1.0);
-        let [rows, cross] = [0, 1].map(|which| {
-            let blocks: Vec<_> = products.iter().map(|sums| sums[which].view()).collect();
-            concatenate(Axis(1), &blocks).unwrap_or_default() / n
-        });
+        let views: Vec<_> = stacks.iter().map(|[rows, errors]| [errors.view(), rows.view()]).collect();
+        let [cross, rows] = sums_of_products([outputs, inputs], &views).map(|sums| sums / n);
         let mean = |which: usize, length: usize| {
             let sum = |sum: Array1<f64>, stack: &[Array2<f32>; 2]| sum + stack[which].mapv(f64::from).sum_axis(Axis(0));
             stacks.iter().fold(Array1::zeros(length), sum) / n
@@ -157,13 +141,6 @@ impl Moments {
         let [rows, cross] = self.centered();
         (change * &(change.dot(&rows) - 2.0 * &cross)).sum()
     }
-}
-
-/// Σ a·bᵀ over rows that are few enough to be added in single precision.
-fn add_products(sums: &mut Array2<f64>, a: ArrayView2<f32>, b: ArrayView2<f32>) {
-    let mut products = Array2::<f32>::zeros(sums.dim());
-    general_mat_mul(1.0, &a.t(), &b, 0.0, &mut products);
-    sums.zip_mut_with(&products, |sum, &x| *sum += f64::from(x));
 }
 
 #[cfg(test)]

@@ -194,10 +194,13 @@ impl Prune {
         Ok((0..data.len()).map(|index| pairing.inputs(&data.sample(index))).collect())
     }
 
-    /// What the criterion looks at.
-    fn learned_from(&self, model: &Model, cx: &Context) -> Result<Samples, PassError> {
+    /// What the criterion looks at, if it looks at samples.
+    fn learned_from(&self, model: &Model, cx: &Context) -> Result<Option<Samples>, PassError> {
+        if !self.criterion.needs_samples() {
+            return Ok(None);
+        }
         let data = self.data(cx)?;
-        Ok(Samples { inputs: Prune::inputs(&data, model, cx)?, labels: data.classes() })
+        Ok(Some(Samples { inputs: Prune::inputs(&data, model, cx)?, labels: data.classes() }))
     }
 
     fn share_rows(&self, model: &mut Model, least: u64, cx: &mut Context) -> Result<(), PassError> {
@@ -220,10 +223,7 @@ impl Prune {
         if groups.members.is_empty() {
             return Ok(());
         }
-        let samples = match self.criterion.needs_samples() {
-            true => Some(self.learned_from(&small, cx)?),
-            false => None,
-        };
+        let samples = self.learned_from(&small, cx)?;
         let subject = Subject { model: &small, channels: &channels, layers: &layers, groups: &groups, seed: cx.seed };
         let scores = criterion::scores(self.criterion, subject, samples.as_ref())?;
         let savings = self.criterion.is_loss().then(|| groups.savings(&small, &channels, &shapes, amount));

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, HashMap};
 use rayon::prelude::*;
 
 use super::criterion::{Subject, shares, sums_along};
+use super::gradients::Derivatives;
 use super::weighed::{Direction, Weighed};
 use crate::analysis::channels::Lane;
 use crate::ir::op::Mul;
 use crate::ir::{Tensor, ValueId};
 use crate::pass::PassError;
 use crate::runtime::{Execution, Runner};
-use crate::train::gradient::gradient_in_ours;
 
 /// Samples of the inputs of a model, in its order.
 pub struct Samples {
@@ -108,27 +108,16 @@ pub fn changes(
         let masked = probed.insert_before(layer.node, Mul { a: read.value, b: mask }, "masked");
         probed.set_input(layer.node, read.index, Some(masked));
     }
-    // As inputs, so that nothing is folded into them.
-    let ones: Vec<Tensor> = lanes.iter().map(|(_, mask)| probed.constant(*mask).expect("it is one").clone()).collect();
-    let wrt: Vec<ValueId> = lanes.iter().map(|(_, mask)| *mask).collect();
-    probed.make_inputs(&wrt);
-    let total = weighed.total(&mut probed);
-    let gradients = gradient_in_ours(&mut probed, total, &wrt).map_err(failed)?;
-    let known: Vec<(Lane, ValueId)> =
-        lanes.iter().zip(gradients).filter_map(|((lane, _), gradient)| Some((*lane, gradient?))).collect();
-    if known.is_empty() {
-        return Err(PassError("no output depends on a channel that can be cut".into()));
-    }
-    let backward: Vec<ValueId> = known.iter().map(|(_, gradient)| *gradient).collect();
-    let runner = Runner::with(&probed, &backward, &Execution::training()).map_err(failed)?;
+    let (lanes, masks): (Vec<Lane>, Vec<ValueId>) = lanes.into_iter().unzip();
+    let derivatives = Derivatives::of(probed, weighed, &masks)?
+        .ok_or_else(|| PassError("no output depends on a channel that can be cut".into()))?;
 
     let run = |(index, inputs): (usize, &Vec<Tensor>)| -> Result<Vec<f64>, PassError> {
-        let given = [&inputs[..], &ones, &weighed.weights(index, inputs)?].concat();
-        let results = runner.run(&given).map_err(failed)?;
+        let results = derivatives.on(index, inputs)?;
         let mut of_classes = vec![0.0; channels.len()];
-        for ((lane, _), tensor) in known.iter().zip(&results) {
+        for (&known, tensor) in derivatives.known.iter().zip(&results) {
             let floats = tensor.floats().expect("a derivative is a float");
-            for (class, &x) in channels.classes_of(*lane).iter().zip(floats.iter()) {
+            for (class, &x) in channels.classes_of(lanes[known]).iter().zip(floats.iter()) {
                 of_classes[class.index()] += f64::from(x);
             }
         }

@@ -128,7 +128,7 @@ impl Learner {
             small.view::<MatMul>(layer)?;
             (false, None)
         };
-        let channel_axis = if reading == Reading::Rows { rank.checked_sub(1)? } else { 1 };
+        let channel_axis = reading.channel_axis(rank)?;
         let kept = cut.kept_along(y, channel_axis).map(<[usize]>::to_vec);
         let mut learner = Learner {
             layer,
@@ -208,7 +208,7 @@ impl Learner {
         let mut shape = wanted.shape().to_vec();
         if let Some(kept) = &self.kept {
             errors = errors.select(Axis(1), kept);
-            shape[if self.reading == Reading::Rows { self.rank - 1 } else { 1 }] = kept.len();
+            shape[self.reading.channel_axis(self.rank)?] = kept.len();
         }
         for step in self.steps.iter().rev() {
             match step {

@@ -61,10 +61,7 @@ pub fn rank(
     if groups.members.is_empty() {
         return Ok(Vec::new());
     }
-    let learned_from = match pass.criterion.needs_samples() {
-        true => Some(pass.learned_from(&whole, cx)?),
-        false => None,
-    };
+    let learned_from = pass.learned_from(&whole, cx)?;
     let subject = Subject { model: &whole, channels: &channels, layers: &layers, groups: &groups, seed: cx.seed };
     let scores = criterion::scores(pass.criterion, subject, learned_from.as_ref())?;
     let order = criterion::order(&groups, &scores, None, true);

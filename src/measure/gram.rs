@@ -84,22 +84,10 @@ impl PairedMoments {
                 add_sums(&mut mean, *other);
                 add_sums(&mut difference, off.view());
             }
-            let starts: Vec<usize> = (0..width).step_by(COLUMNS).collect();
-            let products = starts.par_iter().map(|&start| {
-                let block = s![.., start..width.min(start + COLUMNS)];
-                let mut sums = [(); 2].map(|()| Array2::zeros((width, width.min(start + COLUMNS) - start)));
-                for ([_, other], off) in pairs.iter().zip(&differences) {
-                    add_products(&mut sums[0], *other, other.slice(block));
-                    add_products(&mut sums[1], off.view(), other.slice(block));
-                }
-                sums
-            });
-            let products: Vec<[Array2<f64>; 2]> = products.collect();
+            let views: Vec<[ArrayView2<f32>; 2]> =
+                pairs.iter().zip(&differences).map(|([_, other], off)| [off.view(), *other]).collect();
             let n = count.max(1) as f64;
-            let [gram, cross] = [0, 1].map(|which| {
-                let blocks: Vec<_> = products.iter().map(|sums| sums[which].view()).collect();
-                concatenate(Axis(1), &blocks).unwrap_or_default() / n
-            });
+            let [cross, gram] = sums_of_products([width; 2], &views).map(|sums| sums / n);
             let rows = Moments { count, mean: mean / n, gram };
             PairedMoments { rows, difference: difference / n, cross }
         };
@@ -155,6 +143,27 @@ fn add_sums(sums: &mut Array1<f64>, rows: ArrayView2<f32>) {
     for row in rows.rows() {
         sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
     }
+}
+
+/// Σ a·bᵀ and Σ b·bᵀ over pairs of rows, so wide, added in their order. The rows of a pair are few enough to be added in single
+/// precision.
+pub fn sums_of_products(widths: [usize; 2], pairs: &[[ArrayView2<f32>; 2]]) -> [Array2<f64>; 2] {
+    let width = widths[1];
+    let starts: Vec<usize> = (0..width).step_by(COLUMNS).collect();
+    let blocks = starts.par_iter().map(|&start| {
+        let block = start..width.min(start + COLUMNS);
+        let mut sums = widths.map(|length| Array2::zeros((length, block.len())));
+        for pair in pairs {
+            let columns = pair[1].slice(s![.., block.clone()]);
+            sums.iter_mut().zip(pair).for_each(|(sums, rows)| add_products(sums, *rows, columns));
+        }
+        sums
+    });
+    let blocks: Vec<[Array2<f64>; 2]> = blocks.collect();
+    [0, 1].map(|which| {
+        let blocks: Vec<_> = blocks.iter().map(|sums| sums[which].view()).collect();
+        concatenate(Axis(1), &blocks).unwrap_or_default()
+    })
 }
 
 /// Σ a·bᵀ over the rows of one sample, which are few enough to be added in single precision.

@@ -33,7 +33,7 @@ use crate::runtime::{Execution, Runner, RuntimeError};
 pub use accuracy::{Accuracy, Metric};
 pub use agreement::{Closeness, OutputAgreement};
 pub use errors::Errors;
-pub use gram::{MomentSums, Moments, PairedMoments};
+pub use gram::{MomentSums, Moments, PairedMoments, sums_of_products};
 pub use interval::Interval;
 pub use latency::{DEFAULT_BUDGET, Latency};
 pub use pairing::{Pairing, PairingError};

@@ -61,8 +61,7 @@ impl<'d> Stepwise<'d> {
         keep: &HashSet<ValueId>,
         watch: Watch,
     ) -> Result<(), SurveyError> {
-        let position = model.nodes_of(model.main).take_while(|&other| other != node).count();
-        self.run_to(model, position, keep, watch)
+        self.run_to(model, place(model, node), keep, watch)
     }
 
     /// As [`advance`](Self::advance), and runs `node` too.
@@ -73,8 +72,7 @@ impl<'d> Stepwise<'d> {
         keep: &HashSet<ValueId>,
         watch: Watch,
     ) -> Result<(), SurveyError> {
-        let position = model.nodes_of(model.main).take_while(|&other| other != node).count();
-        self.run_to(model, position + 1, keep, watch)
+        self.run_to(model, place(model, node) + 1, keep, watch)
     }
 
     fn run_to(
@@ -137,6 +135,11 @@ impl<'d> Stepwise<'d> {
             _ => self.values[sample].get(&value).cloned(),
         }
     }
+}
+
+/// How many nodes of the main graph run before `node`.
+fn place(model: &Model, node: NodeId) -> usize {
+    model.nodes_of(model.main).take_while(|&other| other != node).count()
 }
 
 /// The node of the main graph that `node` is, or lies in; none in functions.

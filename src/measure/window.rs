@@ -55,6 +55,14 @@ impl Reading {
         }
     }
 
+    /// The axis of channels in what the layer gives, of so many axes.
+    pub fn channel_axis(&self, rank: usize) -> Option<usize> {
+        match self {
+            Reading::Rows => rank.checked_sub(1),
+            Reading::Window(_) => Some(1),
+        }
+    }
+
     pub fn groups(&self) -> usize {
         match self {
             Reading::Rows => 1,
@@ -82,10 +90,7 @@ impl Reading {
     /// to it: `[rows, channels]`. The places are the same where `count` and the state of `random` are.
     pub fn results(&self, y: &Tensor, shape: &[usize], count: usize, random: &mut Random) -> Option<Array2<f32>> {
         let floats = y.floats()?;
-        let channel_axis = match self {
-            Reading::Rows => shape.len().checked_sub(1)?,
-            Reading::Window(_) => 1,
-        };
+        let channel_axis = self.channel_axis(shape.len())?;
         let (&channels, first) = (shape.get(channel_axis)?, shape.len().checked_sub(y.rank())?);
         let mut strides = vec![0; shape.len()];
         let mut step = 1;
