@@ -10,11 +10,11 @@ use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::element_wise::ElementWiseOp;
 
 use super::execute::strides;
-use super::spare;
+use super::{recomputation, spare};
 use crate::kernels::{self, Binary, Function, Pattern, Repeated, Step, Unary};
 
 /// A chain holds no more: its tiles are to stay in the cache.
-const LONGEST: usize = 32;
+pub(super) const LONGEST: usize = 32;
 
 /// Below so many elements, a chain takes as long to start as its members take to run.
 const SMALLEST: usize = 64;
@@ -28,6 +28,7 @@ pub(super) struct Chain {
 
 /// Puts chains in the place of their members.
 pub(super) fn take_over(model: &mut TypedModel) -> TractResult<()> {
+    recomputation::spread(model)?;
     for members in groups(model)?.into_iter().filter(|members| members.len() > 1) {
         let (chain, inputs, outlets) = Chain::of(model, &members)?;
         let name = model.node(*members.last().context("a chain without members")?).name.clone();
@@ -93,7 +94,7 @@ fn member_shape(model: &TypedModel, node: &TypedNode) -> Option<TVec<usize>> {
 }
 
 /// The members of each chain, in execution order.
-fn groups(model: &TypedModel) -> TractResult<Vec<Vec<usize>>> {
+pub(super) fn groups(model: &TypedModel) -> TractResult<Vec<Vec<usize>>> {
     let order = model.eval_order()?;
     let places: HashMap<usize, usize> = order.iter().enumerate().map(|(place, &node)| (node, place)).collect();
     let outputs: HashSet<OutletId> = model.output_outlets()?.iter().copied().collect();

@@ -9,8 +9,8 @@
 //! - [`int8`] computes quantized models in integers.
 //! - [`blocked`] computes convolutions of floats, and their gradients, with kernels of our own.
 //! - [`chains`] are elementwise operators of floats in one, [`products`] matrix products of floats, and [`sums`] sums over
-//!   axes, for training; [`reshapes`] before them are passed over, and [`spare`] are the tensors that their results are
-//!   written to.
+//!   axes, for training; [`reshapes`] before them are passed over, [`spare`] are the tensors that their results are
+//!   written to, and [`recomputation`] spares those that chains write for each other.
 //! - [`memory`] says when freed memory goes back to the system.
 //! - [`execute`] makes tract know operators of ours, and [`window`] reads what convolutions and pools have in common.
 //! - [`duplicates`] merges equal nodes.
@@ -32,6 +32,7 @@ pub mod memory;
 mod products;
 mod profile;
 mod quantize;
+mod recomputation;
 mod reshapes;
 mod runner;
 mod shared;
