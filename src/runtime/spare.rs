@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use tract_onnx::tract_core::internal::*;
 
 /// Bytes that a thread keeps at most.
-const MOST: usize = 8 << 20;
+const MOST: usize = 64 << 20;
 
 thread_local!(static SPARE: RefCell<Vec<Tensor>> = const { RefCell::new(Vec::new()) });
 
