@@ -1,6 +1,8 @@
 //! A model while it is trained: one step at a time, and how good it is.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -14,9 +16,6 @@ use crate::runtime::{NodeTime, RuntimeError, Shared, memory};
 
 /// Into so many groups the runs of a step are put, whatever the number of threads: each group is summed on its own.
 const GROUPS: usize = 16;
-
-/// Elements that are summed over all groups at once.
-const PIECE: usize = 1 << 12;
 
 /// A model while it is trained.
 pub struct Fit<'a> {
@@ -90,9 +89,16 @@ impl<'a> Fit<'a> {
     pub fn gradients(&self, samples: &[usize]) -> Result<Derivative, RuntimeError> {
         let runs: Vec<&[usize]> = samples.chunks(self.samples).collect();
         let groups: Vec<&[&[usize]]> = runs.chunks(runs.len().div_ceil(GROUPS).max(1)).collect();
-        let sums: Vec<Sums> = groups.into_par_iter().map(|runs| self.sums(runs)).collect::<Result<_, _>>()?;
+        let total = Mutex::new(Total::default());
+        // One after the other, so that few sums wait for those before them.
+        groups.into_iter().enumerate().par_bridge().try_for_each(|(place, runs)| {
+            let sums = self.sums(runs)?;
+            add_in_order(&total, place, sums);
+            Ok::<(), RuntimeError>(())
+        })?;
+        let sums = total.into_inner().unwrap_or_else(PoisonError::into_inner).sums.expect("a step has samples");
         let count = (samples.len() * self.lessons.rows) as f64;
-        let mut total = total(sums, &self.weights, 1.0 / count as f32);
+        let mut total = sums.derivative(&self.weights, 1.0 / count as f32);
         let share = 1.0 / runs.len() as f32;
         total.statistics.iter_mut().flatten().for_each(|x| *x *= share);
         total.loss = (total.loss - self.lessons.floor_of(samples)) / count;
@@ -103,10 +109,10 @@ impl<'a> Fit<'a> {
         let mut sums: Option<Sums> = None;
         for run in runs {
             let changed = self.augmentation.as_ref().map(|augmentation| (augmentation, self.epoch));
-            let step = self.joint.step(&self.inputs(run, changed)?)?;
+            let more = Sums::of(self.joint.step(&self.inputs(run, changed)?)?);
             match &mut sums {
-                None => sums = Some(Sums::of(step)),
-                Some(sums) => sums.add(step),
+                None => sums = Some(more),
+                Some(sums) => sums.add(more),
             }
         }
         Ok(sums.expect("a group has runs"))
@@ -291,66 +297,83 @@ impl Sums {
         }
     }
 
-    fn add(&mut self, step: Step) {
-        self.loss += step.loss;
-        for (sum, more) in self.gradients.iter_mut().zip(step.gradients) {
-            if let Sum::Run(run) = sum {
-                *sum = Sum::Runs(floats(run).into_owned());
+    fn add(&mut self, more: Sums) {
+        self.loss += more.loss;
+        self.gradients.par_iter_mut().zip(more.gradients).for_each(|(sum, more)| match (&mut *sum, more) {
+            (Sum::Run(first), Sum::Run(second)) => {
+                *sum = Sum::Runs(floats(first).iter().zip(&*floats(&second)).map(|(a, b)| a + b).collect());
             }
-            match (sum, more) {
-                (Sum::Runs(sum), Some(Gradient::Whole(more))) => add(sum, &floats(&more)),
-                (Sum::Rows(sum), Some(Gradient::Rows { indices, updates })) => sum.push((indices, updates)),
-                _ => {}
+            (Sum::Run(first), Sum::Runs(second)) => {
+                *sum = Sum::Runs(floats(first).iter().zip(second).map(|(a, b)| a + b).collect());
             }
+            (Sum::Runs(sum), Sum::Run(more)) => add(sum, &floats(&more)),
+            (Sum::Runs(sum), Sum::Runs(more)) => add(sum, &more),
+            (Sum::Rows(sum), Sum::Rows(more)) => sum.extend(more),
+            _ => {}
+        });
+        for (sum, more) in self.statistics.iter_mut().zip(&more.statistics) {
+            add(sum, more);
         }
-        for (sum, more) in self.statistics.iter_mut().zip(&step.statistics) {
-            add(sum, &floats(more));
-        }
+    }
+
+    /// The gradients times `scale`, with all rows of every one.
+    fn derivative(self, weights: &[Shared], scale: f32) -> Derivative {
+        let gradients = self.gradients.into_par_iter().zip(weights).map(|(sum, weight)| {
+            let length = weight.floats().map_or(0, <[f32]>::len);
+            match sum {
+                Sum::Zero => vec![0.0; length],
+                Sum::Run(run) => floats(&run).iter().map(|g| g * scale).collect(),
+                Sum::Runs(mut sum) => {
+                    sum.iter_mut().for_each(|g| *g *= scale);
+                    sum
+                }
+                Sum::Rows(rows) => scatter(&rows, length, scale),
+            }
+        });
+        Derivative { loss: self.loss, gradients: gradients.collect(), statistics: self.statistics }
     }
 }
 
-/// All groups together, the gradients times `scale`, with all rows of every one.
-fn total(groups: Vec<Sums>, weights: &[Shared], scale: f32) -> Derivative {
-    let gradients = weights.par_iter().enumerate().map(|(index, weight)| {
-        let length = weight.floats().map_or(0, <[f32]>::len);
-        let (mut whole, mut rows) = (Vec::new(), Vec::new());
-        for group in &groups {
-            match &group.gradients[index] {
-                Sum::Zero => {}
-                Sum::Run(run) => whole.push(floats(run)),
-                Sum::Runs(runs) => whole.push(Cow::Borrowed(runs)),
-                Sum::Rows(more) => rows.extend(more),
+/// The sums of all groups so far, added in the order of the groups.
+#[derive(Default)]
+struct Total {
+    sums: Option<Sums>,
+    /// How many groups are in it.
+    count: usize,
+    /// Groups that came before those in front of them.
+    waiting: BTreeMap<usize, Sums>,
+    /// Whether a thread is adding.
+    is_taken: bool,
+}
+
+/// Adds a group, and all that have waited for it, unless another thread is adding: then that one does.
+fn add_in_order(total: &Mutex<Total>, place: usize, sums: Sums) {
+    let lock = || total.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut now = lock();
+    now.waiting.insert(place, sums);
+    if std::mem::replace(&mut now.is_taken, true) {
+        return;
+    }
+    let mut next = now.count;
+    while let Some(more) = now.waiting.remove(&next) {
+        let sums = now.sums.take();
+        // Nobody waits for the lock meanwhile: what adds in parallel may take up another group.
+        drop(now);
+        let sums = match sums {
+            None => more,
+            Some(mut sums) => {
+                sums.add(more);
+                sums
             }
-        }
-        match whole.is_empty() {
-            true => scatter(&rows, length, scale),
-            false => sum(&whole, scale),
-        }
-    });
-    let gradients = gradients.collect();
-    let loss = groups.iter().map(|group| group.loss).sum();
-    let mut groups = groups.into_iter().map(|group| group.statistics);
-    let mut statistics = groups.next().unwrap_or_default();
-    for more in groups {
-        statistics.iter_mut().zip(&more).for_each(|(sum, more)| add(sum, more));
+        };
+        next += 1;
+        now = lock();
+        (now.sums, now.count) = (Some(sums), next);
     }
-    Derivative { loss, gradients, statistics }
+    now.is_taken = false;
 }
 
-/// In the order of the parts; in pieces that stay in the cache.
-fn sum(parts: &[Cow<[f32]>], scale: f32) -> Vec<f32> {
-    let mut sum = Vec::with_capacity(parts[0].len());
-    for start in (0..parts[0].len()).step_by(PIECE) {
-        let piece = start..parts[0].len().min(start + PIECE);
-        sum.extend_from_slice(&parts[0][piece.clone()]);
-        let whole = &mut sum[piece.clone()];
-        parts[1..].iter().for_each(|more| add(whole, &more[piece.clone()]));
-        whole.iter_mut().for_each(|g| *g *= scale);
-    }
-    sum
-}
-
-fn scatter(rows: &[&(Tensor, Tensor)], length: usize, scale: f32) -> Vec<f32> {
+fn scatter(rows: &[(Tensor, Tensor)], length: usize, scale: f32) -> Vec<f32> {
     let mut whole = vec![0.0; length];
     for (indices, updates) in rows {
         let (indices, updates) = (indices.ints().unwrap_or_default(), floats(updates));
