@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use super::hints::Scaffold;
-use super::{Judged, Recipe, failed};
+use super::{Judged, Recipe, failed, samples_together};
 use crate::ir::{Model, Tensor, ValueId};
 use crate::measure::Pairing;
 use crate::pass::{Context, PassError};
 use crate::train::joint::logits;
 use crate::train::lessons::{Answer, ask, entropy, soften};
 use crate::train::{Goal, Lessons, Loss, Target};
+
+/// Samples that a teacher is asked of together at most: the values of all of them are in memory at a time.
+const MOST: usize = 32;
 
 pub(super) struct Lesson {
     pub lessons: Lessons,
@@ -73,8 +76,9 @@ pub(super) fn lesson(recipe: &Recipe, student: &mut Model, cx: &mut Context) -> 
     let mut answers: Vec<Option<Answer>> = match asked.is_empty() {
         true => Vec::new(),
         false => {
+            let together = samples_together(&teacher, &samples[1]).min(MOST);
             let inputs = |index: usize| to_teacher.inputs(&data.sample(index));
-            ask(&teacher, &asked, data.len(), inputs).map_err(failed)?.into_iter().map(Some).collect()
+            ask(&teacher, &asked, together, data.len(), inputs).map_err(failed)?.into_iter().map(Some).collect()
         }
     };
     let of_hints = answers.split_off(asked_outputs.len());

@@ -188,9 +188,19 @@ fn split(count: usize, share: f64, seed: u64) -> [Vec<usize>; 2] {
     })
 }
 
-/// How many samples one run takes: from sizes alone, so that results do not depend on the machine.
+/// How many samples one run of a step takes: from sizes alone, so that results do not depend on the machine.
 fn samples_of_a_run(model: &Model, sample: &[Tensor], recipe: &Recipe) -> usize {
-    if !can_stack(model) || sample.iter().any(|tensor| tensor.rank() == 0) {
+    let worth = samples_together(model, sample);
+    match recipe.batch_statistics {
+        // Mean and variance are those of one run.
+        true if can_be_stacked(model, sample) => recipe.settings.batch.min(32),
+        _ => worth.min(recipe.settings.batch.div_ceil(RUNS)),
+    }
+}
+
+/// How many samples are worth a run.
+pub(super) fn samples_together(model: &Model, sample: &[Tensor]) -> usize {
+    if !can_be_stacked(model, sample) {
         return 1;
     }
     let inputs = model.graph(model.main).inputs.iter().zip(sample);
@@ -198,12 +208,11 @@ fn samples_of_a_run(model: &Model, sample: &[Tensor], recipe: &Recipe) -> usize 
         FixedSizes { inputs: inputs.map(|(&input, x)| (input, x.shape().to_vec())).collect(), ..Default::default() };
     let cost = Cost::of(model, &Shapes::infer_with(model, &sizes));
     let worth = RUN.max(MOVE * cost.parameters);
-    let wanted = (worth / cost.macs.max(1)).max(1) as usize;
-    match recipe.batch_statistics {
-        // Mean and variance are those of one run.
-        true => recipe.settings.batch.min(32),
-        false => wanted.min(recipe.settings.batch.div_ceil(RUNS)),
-    }
+    (worth / cost.macs.max(1)).max(1) as usize
+}
+
+fn can_be_stacked(model: &Model, sample: &[Tensor]) -> bool {
+    can_stack(model) && sample.iter().all(|tensor| tensor.rank() > 0)
 }
 
 /// Tells one training from another.

@@ -110,7 +110,8 @@ fn last_row(tensor: &Tensor) -> Option<Tensor> {
     row(tensor, tensor.shape().first()?.checked_sub(1)?)
 }
 
-fn is_near(a: &Tensor, b: &Tensor) -> bool {
+/// Whether tensors are equal but for the order of sums.
+pub(super) fn is_near(a: &Tensor, b: &Tensor) -> bool {
     match (a.floats(), b.floats()) {
         (Some(a), Some(b)) => {
             let range = b.iter().fold(f32::MIN_POSITIVE, |range, x| range.max(x.abs()));

@@ -5,9 +5,10 @@ use rayon::prelude::*;
 use super::TrainError;
 use super::answers::Answers;
 use super::augment::{Augmentation, Drawn, blend};
+use super::batch::is_near;
 use super::loss::Loss;
 use crate::ir::{Model, Tensor, ValueId};
-use crate::runtime::{Runner, RuntimeError, Shared};
+use crate::runtime::{Execution, Runner, RuntimeError, Shared};
 
 /// What a model learns from.
 pub struct Lessons {
@@ -43,19 +44,30 @@ pub struct Answer {
 const AT_A_TIME: usize = 256;
 
 /// What `teacher` gives for each sample, run in parallel, of each of `values`. A sample of the teacher is what `inputs` gives
-/// for a number below `count`.
+/// for a number below `count`. So many samples are run `together`, where that gives the same.
 pub fn ask(
     teacher: &Model,
     values: &[ValueId],
+    together: usize,
     count: usize,
     inputs: impl Fn(usize) -> Vec<Tensor> + Sync,
 ) -> Result<Vec<Answer>, TrainError> {
-    let runner = Runner::with_outputs(teacher, values)?;
+    let runner = Runner::with(teacher, values, &Execution::teaching())?;
+    let first: Vec<Vec<Tensor>> = (0..together.min(count)).map(&inputs).collect();
+    let together = if gives_the_same(&runner, &first)? { first.len() } else { 1 };
     let mut all: Vec<Answer> = Vec::new();
     for start in (0..count).step_by(AT_A_TIME) {
         let samples = start..(start + AT_A_TIME).min(count);
-        let answers: Vec<Vec<Tensor>> =
-            samples.clone().into_par_iter().map(|sample| runner.run(&inputs(sample))).collect::<Result<_, _>>()?;
+        let runs: Vec<usize> = samples.clone().step_by(together).collect();
+        let run = |&first: &usize| {
+            let samples: Vec<Vec<Tensor>> = (first..samples.end.min(first + together)).map(&inputs).collect();
+            match samples.len() == together {
+                true => run_together(&runner, &samples),
+                false => samples.iter().map(|sample| runner.run(sample)).collect(),
+            }
+        };
+        let answers: Vec<Vec<Vec<Tensor>>> = runs.par_iter().map(run).collect::<Result<_, _>>()?;
+        let answers: Vec<Vec<Tensor>> = answers.into_iter().flatten().collect();
         if all.is_empty() {
             let zeros = |answer: &Tensor| -> Result<Answer, TrainError> {
                 let elements = Answers::zeros(answer.len() * count).map_err(TrainError::Answers)?;
@@ -76,6 +88,38 @@ pub fn ask(
         }
     }
     Ok(all)
+}
+
+/// What each sample gives, all of them in one run if their shapes allow it.
+fn run_together(runner: &Runner, samples: &[Vec<Tensor>]) -> Result<Vec<Vec<Tensor>>, RuntimeError> {
+    let columns = (0..samples[0].len()).map(|column| {
+        let parts: Vec<&Tensor> = samples.iter().map(|sample| &sample[column]).collect();
+        stacked(&parts).ok()
+    });
+    let whole = match columns.collect::<Option<Vec<Tensor>>>() {
+        Some(inputs) if samples.len() > 1 => {
+            let results = runner.run(&inputs)?;
+            results.iter().map(|result| parts(result, samples.len())).collect::<Option<Vec<_>>>()
+        }
+        _ => None,
+    };
+    match whole {
+        Some(results) => {
+            Ok((0..samples.len()).map(|i| results.iter().map(|parts| parts[i].clone()).collect()).collect())
+        }
+        None => samples.iter().map(|sample| runner.run(sample)).collect(),
+    }
+}
+
+/// Whether the first sample and the last one give alone what they give with those between them.
+fn gives_the_same(runner: &Runner, samples: &[Vec<Tensor>]) -> Result<bool, RuntimeError> {
+    let [first, .., last] = samples else { return Ok(false) };
+    let (alone, together) = ([runner.run(first)?, runner.run(last)?], run_together(runner, samples)?);
+    let pairs = [(&alone[0], together.first()), (&alone[1], together.last())];
+    Ok(pairs.into_iter().all(|(alone, together)| {
+        let mut pairs = alone.iter().zip(together.into_iter().flatten());
+        pairs.all(|(alone, together)| alone.shape() == together.shape() && is_near(together, alone))
+    }))
 }
 
 /// softmax(x / T) of each row of so many classes, in place.
@@ -208,9 +252,45 @@ pub(super) fn stacked(parts: &[&Tensor]) -> Result<Tensor, RuntimeError> {
     Ok(Tensor::new(first.dtype(), shape, bytes.into())?)
 }
 
+/// What [`stacked`] has put together; none if the first axis cannot be cut so.
+fn parts(whole: &Tensor, count: usize) -> Option<Vec<Tensor>> {
+    let (bytes, rows) = (whole.bytes()?, *whole.shape().first()?);
+    let size = bytes.len() / count;
+    let mut shape = whole.shape().to_vec();
+    shape[0] = rows / count;
+    let part =
+        |index: usize| Tensor::new(whole.dtype(), shape.clone(), bytes.slice(index * size..(index + 1) * size)).ok();
+    rows.is_multiple_of(count).then(|| (0..count).map(part).collect())?
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_teacher_that_mixes_samples_is_asked_one_by_one() {
+        let answers = |last: &str| {
+            let text = format!(
+                "<ir_version: 8, opset_import: [\"\" : 18]>
+                teacher (float[n,2] x) => (float[m,2] y)
+                <int64[1] zero = {{0}}> {{ e = Exp (x) {last} }}"
+            );
+            let teacher = Model::parse(&text).unwrap();
+            let output = teacher.graph(teacher.main).outputs.clone();
+            let inputs = |index: usize| vec![Tensor::from_vec(vec![1, 2], vec![index as f32 * 0.1, -0.5])];
+            ask(&teacher, &output, 4, 11, inputs).unwrap().remove(0).elements.to_vec()
+        };
+        let alone = answers("y = Identity (e)");
+        assert_eq!(alone.len(), 22);
+        for (index, answer) in alone.chunks(2).enumerate() {
+            let expected = [(index as f32 * 0.1).exp(), (-0.5f32).exp()];
+            assert!(answer.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{index}: {answer:?}");
+        }
+        let mixed = answers("m = ReduceMax <keepdims = 1> (e, zero) s = Sub (e, m) y = Add (s, m)");
+        assert!(mixed.iter().zip(&alone).all(|(a, b)| (a - b).abs() < 1e-6));
+        let single = answers("y = ReduceMax <keepdims = 1> (e, zero)");
+        assert!(single.iter().zip(&alone).all(|(a, b)| (a - b).abs() < 1e-6));
+    }
 
     #[test]
     fn probabilities_are_softened() {

@@ -59,6 +59,11 @@ impl Execution {
     pub fn training() -> Execution {
         Execution { blocks: true, ..Execution::float() }
     }
+
+    /// As ever, but with the kernels that training has for floats.
+    pub fn teaching() -> Execution {
+        Execution { blocks: true, ..Execution::DEFAULT }
+    }
 }
 
 /// Operators that a quantized model has.
