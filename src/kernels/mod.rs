@@ -54,6 +54,7 @@ pub use resize::{Blend, LinearResize, resize_nearest};
 pub use strided::{Axis, StridedProduct};
 pub use sum::sum_axis;
 pub use terms::{InputQuantization, Parameters};
+pub use widest::widest;
 
 #[cfg(test)]
 mod tests;

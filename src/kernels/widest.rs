@@ -3,7 +3,7 @@
 
 /// Runs a loop compiled for AVX2 and FMA, where there are both.
 #[inline]
-pub(super) fn widest<R>(run: impl FnOnce() -> R) -> R {
+pub fn widest<R>(run: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx2,fma")]

@@ -379,9 +379,8 @@ fn scatter(rows: &[(Tensor, Tensor)], length: usize, scale: f32) -> Vec<f32> {
         let (indices, updates) = (indices.ints().unwrap_or_default(), floats(updates));
         let width = updates.len() / indices.len().max(1);
         for (&index, update) in indices.iter().zip(updates.chunks_exact(width.max(1))) {
-            add(&mut whole[index as usize * width..][..width], update);
+            whole[index as usize * width..][..width].iter_mut().zip(update).for_each(|(sum, g)| *sum += g * scale);
         }
     }
-    whole.iter_mut().for_each(|g| *g *= scale);
     whole
 }

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use crate::kernels::widest;
 use crate::runtime::Shared;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,7 +73,7 @@ impl Updates {
             memory.second.resize(weight.len(), 0.0);
             let parts = weight.par_chunks_mut(PART).zip(gradient.par_chunks(PART));
             let memories = memory.first.par_chunks_mut(PART).zip(memory.second.par_chunks_mut(PART));
-            parts.zip(memories).for_each(|((w, g), (first, second))| rule.apply(w, g, first, second, decay));
+            parts.zip(memories).for_each(|((w, g), (first, second))| widest(|| rule.apply(w, g, first, second, decay)));
         });
     }
 }
@@ -89,6 +90,7 @@ struct Rule {
 }
 
 impl Rule {
+    #[inline(always)]
     fn apply(self, w: &mut [f32], g: &[f32], first: &mut [f32], second: &mut [f32], decay: f32) {
         let rate = self.rate;
         match self.optimizer {
@@ -119,15 +121,32 @@ impl Rule {
 
 /// Scales gradients down to a common norm of at most `limit`, and returns the norm they had.
 pub fn clip(gradients: &mut [Vec<f32>], limit: Option<f64>) -> f64 {
-    let square = |gradient: &Vec<f32>| gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>();
     // The sums of weights are added in their order, so that the result is the same on any number of threads.
-    let squares: Vec<f64> = gradients.par_iter().map(square).collect();
+    let squares: Vec<f64> = gradients.par_iter().map(|gradient| widest(|| sum_of_squares(gradient))).collect();
     let norm = squares.iter().sum::<f64>().sqrt();
     if let Some(limit) = limit.filter(|&limit| norm > limit && norm.is_finite()) {
         let factor = (limit / norm) as f32;
         gradients.par_iter_mut().for_each(|gradient| gradient.iter_mut().for_each(|g| *g *= factor));
     }
     norm
+}
+
+/// Lanes that are summed side by side.
+const LANES: usize = 16;
+
+#[inline(always)]
+fn sum_of_squares(elements: &[f32]) -> f64 {
+    let (whole, rest) = elements.as_chunks::<LANES>();
+    let mut sums = [0.0; LANES];
+    for chunk in whole {
+        for lane in 0..LANES {
+            sums[lane] += f64::from(chunk[lane]) * f64::from(chunk[lane]);
+        }
+    }
+    for (sum, &x) in sums.iter_mut().zip(rest) {
+        *sum += f64::from(x) * f64::from(x);
+    }
+    sums.iter().sum()
 }
 
 #[cfg(test)]
