@@ -12,6 +12,7 @@ mod law;
 mod mask;
 mod own;
 mod probe;
+mod quantized;
 mod reconstruct;
 mod select;
 mod sensitivity;
@@ -40,8 +41,9 @@ use criterion::{Criterion, Subject};
 use cut::Cut;
 pub(super) use gradients::{Sum, gradients};
 use layer::{Layer, layers};
-use own::own_vectors;
+use own::untie;
 use probe::Samples;
+use quantized::in_floats;
 use reconstruct::reconstruct;
 use select::{Amount, Groups, Rules};
 pub use sensitivity::{CutSensitivity, GroupSensitivity};
@@ -53,10 +55,10 @@ pub const INFO: PassInfo = PassInfo::of::<Prune>(
     "Cut channels, heads and neurons that are missed least, and words that do not occur",
 );
 
-/// Cuts channels out of the model, whole: of convolutions and products, neurons between two products, heads of attentions, the
-/// width of a residual stream. Channels that go together are found across the whole network, and cut from all weights that
-/// have them. The result is a smaller network in ordinary operators; it is to be trained afterwards (`distill`), or to be cut
-/// by little.
+/// Cuts channels out of the model, whole: of convolutions and products, neurons between two products, heads of attentions, states
+/// of recurrent layers, the width of a residual stream. Channels that go together are found across the whole network, and cut
+/// from all weights that have them, in integers too. The result is a smaller network in ordinary operators; it is to be trained
+/// afterwards (`distill`), or to be cut by little.
 ///
 /// One of `channels`, `parameters`, `bytes` and `macs` says how much is cut. With `vocabulary`, which may also stand alone,
 /// embedding tables lose the rows of ids that do not occur in the samples; the share to cut is one of what that leaves.
@@ -92,7 +94,7 @@ struct Prune {
     /// Among which channels the least important are looked for.
     scope: Scope,
 
-    /// Whether layers behind a cut learn from samples to give what they gave, by least squares.
+    /// Whether layers behind a cut learn from samples to give what they gave, by least squares; weights in integers do not.
     reconstruct: bool,
 
     /// Layers that lose channels keep a multiple of this many.
@@ -168,8 +170,7 @@ impl Prune {
         let is_named = |set: &GlobSet, layer: &Layer| is_named(model, layer.node, set);
         let mut held = vec![!self.include.is_empty(); channels.len()];
         let mut hold = |layer: &Layer, holds: bool| {
-            let lane = layer.gives.map(|(_, lane)| lane);
-            let classes = lane.into_iter().flat_map(|lane| channels.classes_of(lane));
+            let classes = layer.gives.into_iter().flat_map(|lane| channels.classes_of(lane));
             classes.for_each(|class| held[class.index()] = holds);
         };
         layers.iter().filter(|layer| is_named(&include, layer)).for_each(|layer| hold(layer, false));
@@ -212,11 +213,12 @@ impl Prune {
 
     fn cut(&self, model: &mut Model, amount: Amount, cx: &mut Context) -> Result<(), PassError> {
         let mut small = model.clone();
-        own_vectors(&mut small);
+        untie(&mut small);
         let start = self.rewind.as_deref().map(|file| rewound(&small, file)).transpose()?;
         let shapes = Shapes::infer(&small);
         let channels = Channels::of(&small, &shapes);
-        let layers = layers(&small, &channels);
+        let floats = in_floats(&small);
+        let layers = layers(&floats, &channels);
         let held = self.held(&small, &channels, &layers)?;
         let groups = Groups::new(&small, &channels, &layers, |class| !held[class.index()]);
         Reach::of(&channels, &layers).tell(&small, cx);
@@ -224,7 +226,7 @@ impl Prune {
             return Ok(());
         }
         let samples = self.learned_from(&small, cx)?;
-        let subject = Subject { model: &small, channels: &channels, layers: &layers, groups: &groups, seed: cx.seed };
+        let subject = Subject { model: &floats, channels: &channels, layers: &layers, groups: &groups, seed: cx.seed };
         let scores = criterion::scores(self.criterion, subject, samples.as_ref())?;
         let savings = self.criterion.is_loss().then(|| groups.savings(&small, &channels, &shapes, amount));
         let order = criterion::order(&groups, &scores, savings.as_deref(), self.scope == Scope::Local);
@@ -330,7 +332,7 @@ struct Reach {
 
 impl Reach {
     fn of(channels: &Channels, layers: &[Layer]) -> Reach {
-        let lanes = || layers.iter().filter_map(|layer| layer.gives).map(|(_, lane)| lane);
+        let lanes = || layers.iter().filter_map(|layer| layer.gives);
         let all = lanes().map(|lane| channels.classes_of(lane).len()).sum();
         let pins = channels.pinned(lanes());
         let pinned: usize = pins.iter().map(|(_, count)| count).sum();
