@@ -18,6 +18,7 @@ mod select;
 mod sensitivity;
 mod slice;
 mod snip;
+mod surgeon;
 mod vocabulary;
 mod weighed;
 
@@ -164,6 +165,11 @@ impl Prune {
         }
     }
 
+    /// Scores by what is lost when others make up for it are for weights that do.
+    fn reconstructs(&self) -> bool {
+        self.reconstruct || self.criterion == Criterion::Obs
+    }
+
     /// For each class, whether the user holds it: a layer that is to be kept, or none that is included, gives it.
     fn held(&self, model: &Model, channels: &Channels, layers: &[Layer]) -> Result<Vec<bool>, PassError> {
         let (keep, include) = (globs(&self.keep, "keep")?, globs(&self.include, "include")?);
@@ -246,7 +252,7 @@ impl Prune {
         let [parameters, _, macs] = cut.cost(&small);
         let whole = small.clone();
         cut.apply(&mut small);
-        if self.reconstruct {
+        if self.reconstructs() {
             let data = self.data(cx)?;
             let watch = Watch { cancelled: &cx.cancelled, ..Watch::default() };
             let learned = reconstruct(&whole, &mut small, &cut, &data, cx.seed, watch);
@@ -299,8 +305,8 @@ impl Pass for Prune {
         not(self.unknown.is_none() || self.vocabulary.is_some(), "`unknown` is for a `vocabulary` that is pruned")?;
         not(self.samples > 0, "`samples` is 0")?;
         not(
-            self.rewind.is_none() || !self.reconstruct && self.vocabulary.is_none(),
-            "`rewind` takes weights from before training: `reconstruct` and `vocabulary` are for trained ones",
+            self.rewind.is_none() || !self.reconstructs() && self.vocabulary.is_none(),
+            "`rewind` takes weights from before training: `reconstruct`, `criterion=obs` and `vocabulary` are for trained ones",
         )?;
         not(self.round_to > 0, "`round-to` is 0")?;
         not(self.minimum > 0, "`minimum` is 0: a layer without channels is none")
@@ -420,7 +426,7 @@ mod tests {
 
     #[test]
     fn criteria_find_channels_that_do_little() {
-        for criterion in ["l1", "l2", "batchnorm", "activation", "taylor", "fisher"] {
+        for criterion in ["l1", "l2", "batchnorm", "activation", "taylor", "fisher", "obs"] {
             let (model, _) = pruned(NETWORK, &format!("channels=0.4,criterion={criterion}"));
             assert_eq!(*constant(&model, "scale").floats().unwrap(), [1.0, 1.5, 2.0], "{criterion}");
         }

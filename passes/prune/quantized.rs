@@ -64,7 +64,7 @@ mod tests {
             "quantize(mode=static,arithmetic=int8,rounding=nearest,bias-correction=none,min-elements=4,target=generic)";
         let whole = weights(&shrunk(quantize).0);
         let [a, b] = &whole[..] else { panic!("{whole:?}") };
-        for criterion in ["l1", "l2", "activation", "taylor", "fisher"] {
+        for criterion in ["l1", "l2", "activation", "taylor", "fisher", "obs"] {
             let (small, cx) = shrunk(&format!("{quantize},prune(channels=0.4,criterion={criterion})"));
             let kept = |tensor: &Tensor| {
                 let rows: Vec<u8> =
