@@ -10,6 +10,7 @@ use super::layer::Layer;
 use super::probe::{Samples, activations, changes};
 use super::select::Groups;
 use super::snip::connections;
+use super::surgeon;
 use super::weighed::Direction;
 use crate::analysis::channels::{Channels, Class};
 use crate::data::Random;
@@ -39,6 +40,9 @@ pub enum Criterion {
     /// Those that matter least for the likelihood of what the model says, by the diagonal of the Fisher information; needs
     /// samples.
     Fisher,
+    /// Those without which the layers that read them lose least when the weights of all others make up for it (Optimal Brain
+    /// Surgeon), which they then do, as with `reconstruct`; needs samples.
+    Obs,
     /// Those whose weights matter least for the loss by labels, to first order: for networks that are not trained yet (SNIP);
     /// needs samples with labels.
     Snip,
@@ -53,7 +57,8 @@ impl Criterion {
     }
 
     pub fn needs_samples(self) -> bool {
-        matches!(self, Criterion::Activation | Criterion::Taylor | Criterion::Fisher | Criterion::Snip)
+        use Criterion::{Activation, Fisher, Obs, Snip, Taylor};
+        matches!(self, Activation | Taylor | Fisher | Obs | Snip)
     }
 }
 
@@ -94,6 +99,7 @@ pub fn scores(criterion: Criterion, subject: Subject, samples: Option<&Samples>)
             changes(subject, samples()?, Direction::Drawn, add)?;
             scores
         }
+        Criterion::Obs => surgeon::losses(subject, samples()?)?,
         Criterion::Snip => connections(subject, samples()?)?,
         Criterion::Random => {
             let places = Random::new(seed, CHOICE).permutation(channels.len());

@@ -33,6 +33,7 @@ impl Cut<'_> {
             "Pad" => self.edit_pad(model, id),
             "Gather" => self.edit_indices(model, id),
             "Attention" => self.edit_heads(model, id),
+            "LSTM" | "GRU" | "RNN" => self.edit_hidden_size(model, id),
             "ReduceMean" => self.edit_mean(model, id),
             "Shape" => self.edit_shape(model, id),
             "Size" => self.edit_size(model, id),
@@ -201,6 +202,13 @@ impl Cut<'_> {
                 let heads = *heads as usize * new / old;
                 model.set_attr(id, name, Attr::Int(heads as i64));
             }
+        }
+    }
+
+    fn edit_hidden_size(&self, model: &mut Model, id: NodeId) {
+        let Some(Some(r)) = model.node(id).inputs.get(2).copied() else { return };
+        if let Some((_, new)) = self.lengths(r, 2) {
+            model.set_attr(id, "hidden_size", Attr::Int(new as i64));
         }
     }
 

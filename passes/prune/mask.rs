@@ -1,7 +1,7 @@
 //! A model with channels at 0 behind each operator: what a cut is defined by.
 //!
 //! A normalization over a cut axis takes its statistics over what is kept, so that it is written out here, and the mean
-//! that one was written out with is scaled to it.
+//! that one was written out with is scaled to it. The state of a recurrent layer is at 0 from step to step.
 
 use ndarray::arr0;
 
@@ -17,7 +17,7 @@ pub fn masked(model: &Model, cut: &Cut) -> Model {
         let results: Vec<ValueId> = model.node(node).outputs.iter().flatten().copied().collect();
         let float = |&value: &ValueId| cut.shapes.dtype(value).is_some_and(|dtype| dtype.is_float());
         let is_cut = results.iter().any(|result| float(result) && cut.touches(*result));
-        Masking { model: &mut masked, cut, node }.statistics();
+        Masking { model: &mut masked, cut, node }.within();
         if is_cut && masked.is_live(node) {
             Masking { model: &mut masked, cut, node }.mask(&results);
         } else if is_cut {
@@ -91,8 +91,9 @@ impl Masking<'_> {
         last
     }
 
-    /// Writes a node that takes statistics over a cut axis so that it takes them over what is kept.
-    fn statistics(&mut self) {
+    /// Writes a node that takes statistics over a cut axis so that it takes them over what is kept, and one that keeps a state so
+    /// that it keeps zeros.
+    fn within(&mut self) {
         let node = self.model.node(self.node);
         let (Some(Some(x)), Some(Some(y))) = (node.inputs.first().copied(), node.outputs.first().copied()) else {
             return;
@@ -121,7 +122,17 @@ impl Masking<'_> {
                 self.normalize(x, y, (first..rank).collect(), false, epsilon, scale, None);
             }
             "GroupNormalization" => self.group_statistics(x, y),
+            "LSTM" | "GRU" | "RNN" => self.state(),
             _ => {}
+        }
+    }
+
+    /// The state of a recurrent layer is a value of the loop that it stands for: R multiplies it with zeros.
+    fn state(&mut self) {
+        let r = self.model.node(self.node).inputs[2].expect("it has a weight");
+        if let Some((condition, x, y)) = self.zeroed(r, r) {
+            let masked = self.add(Where { condition, x, y });
+            self.model.set_input(self.node, 2, Some(masked));
         }
     }
 

@@ -12,11 +12,13 @@ mod law;
 mod mask;
 mod own;
 mod probe;
+mod quantized;
 mod reconstruct;
 mod select;
 mod sensitivity;
 mod slice;
 mod snip;
+mod surgeon;
 mod vocabulary;
 mod weighed;
 
@@ -40,8 +42,9 @@ use criterion::{Criterion, Subject};
 use cut::Cut;
 pub(super) use gradients::{Sum, gradients};
 use layer::{Layer, layers};
-use own::own_vectors;
+use own::untie;
 use probe::Samples;
+use quantized::in_floats;
 use reconstruct::reconstruct;
 use select::{Amount, Groups, Rules};
 pub use sensitivity::{CutSensitivity, GroupSensitivity};
@@ -53,10 +56,10 @@ pub const INFO: PassInfo = PassInfo::of::<Prune>(
     "Cut channels, heads and neurons that are missed least, and words that do not occur",
 );
 
-/// Cuts channels out of the model, whole: of convolutions and products, neurons between two products, heads of attentions, the
-/// width of a residual stream. Channels that go together are found across the whole network, and cut from all weights that
-/// have them. The result is a smaller network in ordinary operators; it is to be trained afterwards (`distill`), or to be cut
-/// by little.
+/// Cuts channels out of the model, whole: of convolutions and products, neurons between two products, heads of attentions, states
+/// of recurrent layers, the width of a residual stream. Channels that go together are found across the whole network, and cut
+/// from all weights that have them, in integers too. The result is a smaller network in ordinary operators; it is to be trained
+/// afterwards (`distill`), or to be cut by little.
 ///
 /// One of `channels`, `parameters`, `bytes` and `macs` says how much is cut. With `vocabulary`, which may also stand alone,
 /// embedding tables lose the rows of ids that do not occur in the samples; the share to cut is one of what that leaves.
@@ -92,7 +95,7 @@ struct Prune {
     /// Among which channels the least important are looked for.
     scope: Scope,
 
-    /// Whether layers behind a cut learn from samples to give what they gave, by least squares.
+    /// Whether layers behind a cut learn from samples to give what they gave, by least squares; weights in integers do not.
     reconstruct: bool,
 
     /// Layers that lose channels keep a multiple of this many.
@@ -162,14 +165,18 @@ impl Prune {
         }
     }
 
+    /// Scores by what is lost when others make up for it are for weights that do.
+    fn reconstructs(&self) -> bool {
+        self.reconstruct || self.criterion == Criterion::Obs
+    }
+
     /// For each class, whether the user holds it: a layer that is to be kept, or none that is included, gives it.
     fn held(&self, model: &Model, channels: &Channels, layers: &[Layer]) -> Result<Vec<bool>, PassError> {
         let (keep, include) = (globs(&self.keep, "keep")?, globs(&self.include, "include")?);
         let is_named = |set: &GlobSet, layer: &Layer| is_named(model, layer.node, set);
         let mut held = vec![!self.include.is_empty(); channels.len()];
         let mut hold = |layer: &Layer, holds: bool| {
-            let lane = layer.gives.map(|(_, lane)| lane);
-            let classes = lane.into_iter().flat_map(|lane| channels.classes_of(lane));
+            let classes = layer.gives.into_iter().flat_map(|lane| channels.classes_of(lane));
             classes.for_each(|class| held[class.index()] = holds);
         };
         layers.iter().filter(|layer| is_named(&include, layer)).for_each(|layer| hold(layer, false));
@@ -212,11 +219,12 @@ impl Prune {
 
     fn cut(&self, model: &mut Model, amount: Amount, cx: &mut Context) -> Result<(), PassError> {
         let mut small = model.clone();
-        own_vectors(&mut small);
+        untie(&mut small);
         let start = self.rewind.as_deref().map(|file| rewound(&small, file)).transpose()?;
         let shapes = Shapes::infer(&small);
         let channels = Channels::of(&small, &shapes);
-        let layers = layers(&small, &channels);
+        let floats = in_floats(&small);
+        let layers = layers(&floats, &channels);
         let held = self.held(&small, &channels, &layers)?;
         let groups = Groups::new(&small, &channels, &layers, |class| !held[class.index()]);
         Reach::of(&channels, &layers).tell(&small, cx);
@@ -224,7 +232,7 @@ impl Prune {
             return Ok(());
         }
         let samples = self.learned_from(&small, cx)?;
-        let subject = Subject { model: &small, channels: &channels, layers: &layers, groups: &groups, seed: cx.seed };
+        let subject = Subject { model: &floats, channels: &channels, layers: &layers, groups: &groups, seed: cx.seed };
         let scores = criterion::scores(self.criterion, subject, samples.as_ref())?;
         let savings = self.criterion.is_loss().then(|| groups.savings(&small, &channels, &shapes, amount));
         let order = criterion::order(&groups, &scores, savings.as_deref(), self.scope == Scope::Local);
@@ -244,7 +252,7 @@ impl Prune {
         let [parameters, _, macs] = cut.cost(&small);
         let whole = small.clone();
         cut.apply(&mut small);
-        if self.reconstruct {
+        if self.reconstructs() {
             let data = self.data(cx)?;
             let watch = Watch { cancelled: &cx.cancelled, ..Watch::default() };
             let learned = reconstruct(&whole, &mut small, &cut, &data, cx.seed, watch);
@@ -297,8 +305,8 @@ impl Pass for Prune {
         not(self.unknown.is_none() || self.vocabulary.is_some(), "`unknown` is for a `vocabulary` that is pruned")?;
         not(self.samples > 0, "`samples` is 0")?;
         not(
-            self.rewind.is_none() || !self.reconstruct && self.vocabulary.is_none(),
-            "`rewind` takes weights from before training: `reconstruct` and `vocabulary` are for trained ones",
+            self.rewind.is_none() || !self.reconstructs() && self.vocabulary.is_none(),
+            "`rewind` takes weights from before training: `reconstruct`, `criterion=obs` and `vocabulary` are for trained ones",
         )?;
         not(self.round_to > 0, "`round-to` is 0")?;
         not(self.minimum > 0, "`minimum` is 0: a layer without channels is none")
@@ -330,7 +338,7 @@ struct Reach {
 
 impl Reach {
     fn of(channels: &Channels, layers: &[Layer]) -> Reach {
-        let lanes = || layers.iter().filter_map(|layer| layer.gives).map(|(_, lane)| lane);
+        let lanes = || layers.iter().filter_map(|layer| layer.gives);
         let all = lanes().map(|lane| channels.classes_of(lane).len()).sum();
         let pins = channels.pinned(lanes());
         let pinned: usize = pins.iter().map(|(_, count)| count).sum();
@@ -418,7 +426,7 @@ mod tests {
 
     #[test]
     fn criteria_find_channels_that_do_little() {
-        for criterion in ["l1", "l2", "batchnorm", "activation", "taylor", "fisher"] {
+        for criterion in ["l1", "l2", "batchnorm", "activation", "taylor", "fisher", "obs"] {
             let (model, _) = pruned(NETWORK, &format!("channels=0.4,criterion={criterion}"));
             assert_eq!(*constant(&model, "scale").floats().unwrap(), [1.0, 1.5, 2.0], "{criterion}");
         }

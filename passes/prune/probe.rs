@@ -105,7 +105,8 @@ pub fn changes(
             lanes.push((read.lane, mask));
             mask
         });
-        let masked = probed.insert_before(layer.node, Mul { a: read.value, b: mask }, "masked");
+        let operand = probed.node(layer.node).inputs[read.index].expect("it is read");
+        let masked = probed.insert_before(layer.node, Mul { a: operand, b: mask }, "masked");
         probed.set_input(layer.node, read.index, Some(masked));
     }
     let (lanes, masks): (Vec<Lane>, Vec<ValueId>) = lanes.into_iter().unzip();

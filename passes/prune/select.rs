@@ -23,6 +23,8 @@ pub struct Groups {
     width: Vec<usize>,
     /// For each class, the lanes that have it, and in how many places.
     places: Vec<Vec<(Lane, usize)>>,
+    /// Whether a layer gives the channels of a lane.
+    is_given: Vec<bool>,
 }
 
 /// What a selection keeps to.
@@ -71,8 +73,9 @@ impl Groups {
                 }
             }
         }
-        let mut width = vec![0; channels.len()];
-        for (_, lane) in layers.iter().filter_map(|layer| layer.gives) {
+        let (mut width, mut is_given) = (vec![0; channels.len()], vec![false; channels.lanes().len()]);
+        for lane in layers.iter().filter_map(|layer| layer.gives) {
+            is_given[lane.index()] = true;
             channels.classes_of(lane).iter().for_each(|class| width[class.index()] += 1);
         }
         let mut numbers = HashMap::new();
@@ -86,7 +89,7 @@ impl Groups {
             members[group].push(class);
             of[class.index()] = Some(group);
         }
-        Groups { of, members, width, places }
+        Groups { of, members, width, places, is_given }
     }
 
     pub fn group(&self, class: Class) -> Option<usize> {
@@ -140,7 +143,8 @@ impl Groups {
         // The most important of those that went come back, until what is kept is a multiple.
         for &class in order[..count].iter().rev() {
             let group = self.of[class.index()].expect("only classes of groups are ordered");
-            let each = self.places[class.index()].iter().map(|&(_, places)| places).max().unwrap_or(1);
+            let given = self.places[class.index()].iter().filter(|(lane, _)| self.is_given[lane.index()]);
+            let each = given.map(|&(_, places)| places).max().unwrap_or(1);
             let multiple = rules.multiple / greatest_common_divisor(rules.multiple, each);
             if removed[class.index()] && !kept[group].is_multiple_of(multiple) {
                 removed[class.index()] = false;

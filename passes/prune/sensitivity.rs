@@ -7,7 +7,8 @@ use super::Prune;
 use super::criterion::{self, Subject};
 use super::cut::Cut;
 use super::layer::{Layer, layers};
-use super::own::own_vectors;
+use super::own::untie;
+use super::quantized::in_floats;
 use super::select::{Groups, Rules};
 use crate::analysis::Shapes;
 use crate::analysis::channels::{Channels, Class};
@@ -52,17 +53,18 @@ pub fn rank(
     shares: &[f64],
 ) -> Result<Vec<GroupSensitivity>, PassError> {
     let mut whole = model.clone();
-    own_vectors(&mut whole);
+    untie(&mut whole);
     let shapes = Shapes::infer(&whole);
     let channels = Channels::of(&whole, &shapes);
-    let layers = layers(&whole, &channels);
+    let floats = in_floats(&whole);
+    let layers = layers(&floats, &channels);
     let held = pass.held(&whole, &channels, &layers)?;
     let groups = Groups::new(&whole, &channels, &layers, |class| !held[class.index()]);
     if groups.members.is_empty() {
         return Ok(Vec::new());
     }
     let learned_from = pass.learned_from(&whole, cx)?;
-    let subject = Subject { model: &whole, channels: &channels, layers: &layers, groups: &groups, seed: cx.seed };
+    let subject = Subject { model: &floats, channels: &channels, layers: &layers, groups: &groups, seed: cx.seed };
     let scores = criterion::scores(pass.criterion, subject, learned_from.as_ref())?;
     let order = criterion::order(&groups, &scores, None, true);
 
@@ -112,7 +114,7 @@ fn outputs(model: &Model, inputs: &[Vec<Tensor>]) -> Result<Vec<Vec<Tensor>>, Ru
 
 /// The layers that give channels of `class`.
 fn givers(model: &Model, channels: &Channels, layers: &[Layer], class: Class) -> Vec<String> {
-    let gives = |layer: &&Layer| layer.gives.is_some_and(|(_, lane)| channels.classes_of(lane).contains(&class));
+    let gives = |layer: &&Layer| layer.gives.is_some_and(|lane| channels.classes_of(lane).contains(&class));
     let name = |layer: &Layer| {
         let node = model.node(layer.node);
         match (node.name.is_empty(), node.outputs.first()) {

@@ -1,15 +1,19 @@
-//! DequantizeLinear of constants that tract has no type for, or that come in blocks: computed here, as ONNX defines it.
+//! DequantizeLinear of constants, computed here as ONNX defines it: tract has no type for some, and knows no blocks.
 
 use crate::ir::op::{Cast, DequantizeLinear};
 use crate::ir::{DType, Model, NodeId, Tensor, ValueId};
 
 /// The result of `node` where it decodes constants of fewer than 8 bits, or in blocks. None for all other nodes.
 pub(super) fn of_constants(model: &Model, node: NodeId) -> Option<Tensor> {
+    let DequantizeLinear { x, block_size, .. } = model.view(node)?;
+    let is_known = block_size == 0 && model.constant(x)?.dtype().bits() >= 8;
+    if is_known { None } else { dequantized(model, node) }
+}
+
+/// The result of `node` where it decodes constants. None for all other nodes.
+pub fn dequantized(model: &Model, node: NodeId) -> Option<Tensor> {
     let DequantizeLinear { x, scale, zero_point, axis, block_size, output_dtype } = model.view(node)?;
     let levels = model.constant(x)?;
-    if block_size == 0 && levels.dtype().bits() >= 8 {
-        return None;
-    }
     let scales = float_constant(model, scale)?;
     let zeros = match zero_point {
         Some(zero_point) => Some(integers(model.constant(zero_point)?)?),

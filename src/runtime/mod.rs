@@ -44,6 +44,7 @@ mod tensor;
 mod tests;
 mod window;
 
+pub use dequantize::dequantized;
 pub use error::RuntimeError;
 pub use int8::{Execution, in_integers};
 pub use profile::NodeTime;

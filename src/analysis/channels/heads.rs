@@ -1,5 +1,6 @@
 //! Heads of an attention: an axis that a Reshape makes and a product of two computed values has as a stack of matrices.
 
+use super::layers::einsum_labels;
 use super::rules::{attribute, operand, result};
 use super::walk::Walk;
 use crate::analysis::shapes::call::{place, places};
@@ -47,18 +48,12 @@ impl Walk<'_> {
             }
             "Attention" if rank == 4 && axis == 1 => Seen::Heads,
             "InstanceNormalization" if index == 0 && axis == 1 => Seen::Heads,
-            "Einsum" => match node.attrs.get("equation") {
-                Some(Attr::Str(equation)) => {
-                    let equation = String::from_utf8_lossy(equation).replace(' ', "");
-                    let Some((terms, result)) = equation.split_once("->") else { return Seen::Nothing };
-                    let terms: Vec<&str> = terms.split(',').collect();
-                    let label = terms.get(index).and_then(|term| term.chars().nth(axis));
-                    let everywhere =
-                        |label: char| result.contains(label) && terms.iter().all(|term| term.contains(label));
-                    if terms.len() > 1 && label.is_some_and(everywhere) { Seen::Heads } else { Seen::Nothing }
-                }
-                _ => Seen::Nothing,
-            },
+            "Einsum" => {
+                let Some((terms, given)) = einsum_labels(node) else { return Seen::Nothing };
+                let label = terms[index].get(axis);
+                let is_everywhere = |label| terms.iter().chain([&given]).all(|term| term.contains(label));
+                if terms.len() > 1 && label.is_some_and(is_everywhere) { Seen::Heads } else { Seen::Nothing }
+            }
             "Transpose" => {
                 let perm = match node.attrs.get("perm") {
                     Some(Attr::Ints(perm)) => places(perm, rank),

@@ -22,6 +22,22 @@ pub fn cuts_groups(inputs_each: usize, outputs_each: usize) -> bool {
     inputs_each == 1 || outputs_each == 1
 }
 
+/// The labels of the operands of an Einsum and of its result; none where a label comes twice in one of them, or stands for
+/// several axes.
+pub fn einsum_labels(node: &Node) -> Option<(Vec<Vec<char>>, Vec<char>)> {
+    let Some(Attr::Str(equation)) = node.attrs.get("equation") else { return None };
+    let equation: String = std::str::from_utf8(equation).ok()?.split_whitespace().collect();
+    let (terms, given) = equation.split_once("->")?;
+    let terms: Vec<Vec<char>> = terms.split(',').map(|term| term.chars().collect()).collect();
+    let given: Vec<char> = given.chars().collect();
+    let is_plain = |term: &Vec<char>| {
+        let letters = term.iter().all(|letter| letter.is_alphabetic());
+        letters && (0..term.len()).all(|at| !term[..at].contains(&term[at]))
+    };
+    let fits = terms.len() == node.inputs.len() && terms.iter().chain([&given]).all(is_plain);
+    fits.then_some((terms, given))
+}
+
 impl Walk<'_> {
     pub fn convolved(&mut self, id: NodeId) -> Option<Axes> {
         let node = self.model.node(id);
@@ -206,18 +222,7 @@ impl Walk<'_> {
 
     pub fn einsum(&mut self, id: NodeId) -> Option<Axes> {
         let node = self.model.node(id);
-        let Some(Attr::Str(equation)) = node.attrs.get("equation") else { return None };
-        let equation: String = std::str::from_utf8(equation).ok()?.split_whitespace().collect();
-        let (terms, given) = equation.split_once("->")?;
-        let terms: Vec<Vec<char>> = terms.split(',').map(|term| term.chars().collect()).collect();
-        let is_plain = |term: &[char]| {
-            let letters = term.iter().all(|letter| letter.is_alphabetic());
-            letters && (0..term.len()).all(|at| !term[..at].contains(&term[at]))
-        };
-        let given: Vec<char> = given.chars().collect();
-        if terms.len() != node.inputs.len() || !terms.iter().chain([&given]).all(|term| is_plain(term)) {
-            return None;
-        }
+        let (terms, given) = einsum_labels(node)?;
         let pin = Pin::Node(id, "a length beside them is not followed");
         let mut labels: BTreeMap<char, Option<Lane>> = BTreeMap::new();
         for (term, input) in terms.iter().zip(&node.inputs) {

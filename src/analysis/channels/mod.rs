@@ -12,6 +12,7 @@ mod classes;
 mod heads;
 mod layers;
 mod layout;
+mod recurrent;
 mod reshape;
 mod rules;
 mod walk;
@@ -21,7 +22,7 @@ use std::collections::HashMap;
 use super::Shapes;
 use crate::ir::{Id, Model, NodeId, ValueId};
 pub use classes::Pin;
-pub use layers::cuts_groups;
+pub use layers::{cuts_groups, einsum_labels};
 
 /// Channels that go together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -78,7 +79,7 @@ impl Channels {
         &self.lanes[lane.index()]
     }
 
-    pub fn lanes(&self) -> impl Iterator<Item = (Lane, &[Class])> {
+    pub fn lanes(&self) -> impl ExactSizeIterator<Item = (Lane, &[Class])> {
         self.lanes.iter().enumerate().map(|(index, classes)| (Lane(index as u32), classes.as_slice()))
     }
 

@@ -40,6 +40,9 @@ impl Walk<'_> {
             "GroupNormalization" => one(self.group_normalized(id)),
             "LayerNormalization" | "RMSNormalization" => self.layer_normalized(id),
             "Attention" if node.outputs.len() == 1 => one(self.attention(id)),
+            "LSTM" => self.recurrent(id, 4),
+            "GRU" => self.recurrent(id, 3),
+            "RNN" => self.recurrent(id, 1),
 
             // Along one axis, all of which is needed.
             "Softmax" | "LogSoftmax" | "Hardmax" => {

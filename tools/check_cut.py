@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+"""Check a cut model in ONNX Runtime: onnx.checker takes it, it runs at other sizes, and it gives what the masked model gives.
+
+    pip install numpy onnx onnxruntime
+    check_cut.py CUT.onnx MASKED.onnx "batch=1 seq=17" "x=3,3,48,192" ...
+
+Each size names symbolic lengths, or whole shapes of inputs; lengths that it does not name are 2. Outputs may be off by 1e-4 of
+their range. The tests of pruning call it where ONNXSHRINK_JUDGE holds it:
+
+    ONNXSHRINK_JUDGE="python tools/check_cut.py" ONNXSHRINK_CUTS=20 cargo test --lib networks_of_the_zoo -- --nocapture
+"""
+import sys
+import numpy as np, onnx, onnxruntime as ort
+
+TOLERANCE = 1e-4
+rng = np.random.default_rng(0)
+
+
+def session(path):
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def feed(inputs, size):
+    given = dict(part.split("=") for part in size.split())
+    values = {}
+    for of in inputs:
+        if of.name in given: shape = [int(n) for n in given[of.name].split(",")]
+        else: shape = [n if isinstance(n, int) and n > 0 else int(given.get(n, 2)) for n in of.shape]
+        if "int" in of.type:
+            ids = np.ones(shape) if "mask" in of.name else rng.integers(0, 100, shape)
+            values[of.name] = ids.astype(np.int32 if "int32" in of.type else np.int64)
+        else:
+            values[of.name] = rng.standard_normal(shape).astype(np.float32)
+    return values
+
+
+cut, masked, sizes = sys.argv[1], sys.argv[2], sys.argv[3:]
+onnx.checker.check_model(cut, full_check=True)
+sessions = [session(path) for path in (cut, masked)]
+most, wrong = 0.0, []
+for size in sizes:
+    values = feed(sessions[0].get_inputs(), size)
+    for found, wanted in zip(*(s.run(None, values) for s in sessions)):
+        if found.shape != wanted.shape or not np.isfinite(found).all():
+            wrong.append(f"{size}: shape {found.shape} for {wanted.shape}, or no number")
+            continue
+        low, high = min(wanted.min(), 0), max(wanted.max(), 0)
+        off = float(np.abs(found.astype(np.float64) - wanted).max()) / max(float(high - low), 1e-300)
+        most = max(most, off)
+        if off > TOLERANCE: wrong.append(f"{size}: off by {off:.1e} of the range")
+print(f"        ONNX Runtime {ort.__version__}: off by {most:.1e} of the range at the most, {len(sizes)} sizes")
+sys.exit("\n".join(wrong) or 0)
