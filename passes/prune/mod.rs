@@ -1,7 +1,9 @@
 //! Pruning: networks with fewer channels, heads, neurons and words.
 
+mod branch;
 mod criterion;
 mod cut;
+mod depth;
 mod edit;
 mod fit;
 mod gradients;
@@ -50,7 +52,7 @@ pub(super) use weighed::Direction;
 
 pub const INFO: PassInfo = PassInfo::of::<Prune>(
     "prune",
-    "Cut channels, heads and neurons that are missed least, and words that do not occur",
+    "Cut channels, heads, neurons and residual branches that are missed least, and words that do not occur",
 );
 
 /// Cuts channels out of the model, whole: of convolutions and products, neurons between two products, heads of attentions, the
@@ -58,8 +60,9 @@ pub const INFO: PassInfo = PassInfo::of::<Prune>(
 /// have them. The result is a smaller network in ordinary operators; it is to be trained afterwards (`distill`), or to be cut
 /// by little.
 ///
-/// One of `channels`, `parameters`, `bytes` and `macs` says how much is cut. With `vocabulary`, which may also stand alone,
-/// embedding tables lose the rows of ids that do not occur in the samples; the share to cut is one of what that leaves.
+/// One of `channels`, `parameters`, `bytes` and `macs` says how much is cut. With `vocabulary`, embedding tables lose the rows of
+/// ids that do not occur in the samples, and with `depth` the network loses whole residual branches. Both come first and may
+/// also stand alone; the share to cut is one of what they leave.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct Prune {
@@ -74,6 +77,11 @@ struct Prune {
 
     /// The share of the multiply-accumulates to cut.
     macs: Option<f64>,
+
+    /// How many residual branches to remove, those in which a layer lies: x + f(x) becomes x. Below 1 it is their share, from 1 on
+    /// their number. The next to go is the one without which the outputs on the samples change least, those before it being
+    /// gone; without samples, the one that adds least to its stream on random inputs; with `criterion=random` any.
+    depth: Option<f64>,
 
     /// Embedding tables keep the rows of ids that occur so often in the samples, once or more; all other ids share one row. A
     /// map of ids goes into the model, so that its tokenizer stays as it is. The shared row learns in `distill` where its ids
@@ -101,10 +109,10 @@ struct Prune {
     /// Layers keep at least so many channels.
     minimum: usize,
 
-    /// Layers whose channels stay, and tables whose rows do, by name or pattern (`/head/*`).
+    /// Layers whose channels stay, and with them their branches, and tables whose rows do, by name or pattern (`/head/*`).
     keep: Vec<String>,
 
-    /// The only layers whose channels are cut, by name or pattern; all if none are given.
+    /// The only layers whose channels are cut, and whose branches are removed, by name or pattern; all if none are given.
     include: Vec<String>,
 
     /// The file of the network before it was trained: the weights that are left are taken from it, so that they learn again from
@@ -130,6 +138,7 @@ impl Default for Prune {
             parameters: None,
             bytes: None,
             macs: None,
+            depth: None,
             vocabulary: None,
             unknown: None,
             criterion: Criterion::default(),
@@ -157,7 +166,7 @@ impl Prune {
         let mut given = given.into_iter().flatten();
         match (given.next(), given.next()) {
             (Some(amount), None) => Ok(Some(amount)),
-            (None, None) if self.vocabulary.is_some() => Ok(None),
+            (None, None) if self.vocabulary.is_some() || self.depth.is_some() => Ok(None),
             _ => Err(PassError("one of `channels`, `parameters`, `bytes` and `macs` says how much to cut".into())),
         }
     }
@@ -210,7 +219,8 @@ impl Prune {
         vocabulary.apply(model, &samples, |model, lookup| is_named(model, lookup, &keep), cx)
     }
 
-    fn cut(&self, model: &mut Model, amount: Amount, cx: &mut Context) -> Result<(), PassError> {
+    /// Returns whether anything was cut.
+    fn cut(&self, model: &mut Model, amount: Amount, cx: &mut Context) -> Result<bool, PassError> {
         let mut small = model.clone();
         own_vectors(&mut small);
         let start = self.rewind.as_deref().map(|file| rewound(&small, file)).transpose()?;
@@ -221,7 +231,7 @@ impl Prune {
         let groups = Groups::new(&small, &channels, &layers, |class| !held[class.index()]);
         Reach::of(&channels, &layers).tell(&small, cx);
         if groups.members.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let samples = self.learned_from(&small, cx)?;
         let subject = Subject { model: &small, channels: &channels, layers: &layers, groups: &groups, seed: cx.seed };
@@ -233,7 +243,7 @@ impl Prune {
         let count = removed.iter().filter(|&&removed| removed).count();
         if count == 0 {
             cx.note("nothing is cut: the layers are at their minimum, or less than one channel was asked for");
-            return Ok(());
+            return Ok(false);
         }
         if let Some((start, rewound)) = start {
             small = start;
@@ -258,6 +268,17 @@ impl Prune {
         ));
         *model = small;
         cx.inferred = None;
+        Ok(true)
+    }
+
+    /// Lets a model without some of its branches start again from the weights before training.
+    fn rewind(&self, model: &mut Model, cx: &mut Context) -> Result<(), PassError> {
+        let Some(file) = &self.rewind else { return Ok(()) };
+        own_vectors(model);
+        let (start, rewound) = rewound(model, file)?;
+        cx.applied("rewound_constant", rewound);
+        *model = start;
+        cx.inferred = None;
         Ok(())
     }
 }
@@ -280,10 +301,15 @@ impl Pass for Prune {
         if let Some(least) = self.vocabulary {
             self.share_rows(model, least, cx)?;
         }
-        match self.amount()? {
-            Some(amount) => self.cut(model, amount, cx),
-            None => Ok(()),
-        }
+        let fewer = match self.depth {
+            Some(depth) => self.remove_branches(model, depth, cx)?,
+            None => false,
+        };
+        let narrower = match self.amount()? {
+            Some(amount) => self.cut(model, amount, cx)?,
+            None => false,
+        };
+        if fewer && !narrower { self.rewind(model, cx) } else { Ok(()) }
     }
 
     fn check(&self) -> Result<(), PassError> {
@@ -293,6 +319,8 @@ impl Pass for Prune {
         {
             not(share > 0.0 && share < 1.0, "what is cut is a share between 0 and 1")?;
         }
+        let is_depth = |depth: f64| depth > 0.0 && (depth < 1.0 || depth.fract() == 0.0 && depth.is_finite());
+        not(self.depth.is_none_or(is_depth), "`depth` is a share of the branches below 1, or a whole number of them")?;
         not(self.vocabulary != Some(0), "`vocabulary` is 0: ids that occur are counted from 1")?;
         not(self.unknown.is_none() || self.vocabulary.is_some(), "`unknown` is for a `vocabulary` that is pruned")?;
         not(self.samples > 0, "`samples` is 0")?;
@@ -309,6 +337,8 @@ impl Pass for Prune {
             Needs::Labels
         } else if self.criterion.needs_samples() || self.reconstruct || self.vocabulary.is_some() {
             Needs::Inputs
+        } else if self.depth.is_some() {
+            Needs::InputsIfAny
         } else {
             Needs::Nothing
         }
@@ -371,212 +401,4 @@ impl Reach {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::analysis::FixedSizes;
-    use crate::data::synthesize;
-    use crate::pass::Pipeline;
-    use crate::passes;
-    use crate::runtime::Runner;
-
-    /// Channels 1 and 3 of five are small wherever they are looked at.
-    const NETWORK: &str = r#"
-        <ir_version: 10, opset_import: ["": 21]>
-        network (float[N,2,3,3] x) => (float[N,2] y)
-        <
-            float[5,2,1,1] a = {1, 2, 0.01, 0.02, -2, 1, 0.01, -0.01, 1.5, -1},
-            float[5] scale = {1, 0.1, 1.5, 0.1, 2},
-            float[5] bias = {0.1, 0.01, -0.1, 0.01, 0.2},
-            float[5] mean = {0, 0, 0, 0, 0},
-            float[5] var = {1, 1, 1, 1, 1},
-            float[5,2] b = {1, -1, 0.01, 0.02, 2, 1, 0.01, 0.02, -1, 2}
-        >
-        {
-            p = Conv (x, a)
-            n = BatchNormalization (p, scale, bias, mean, var)
-            r = Sigmoid (n)
-            g = GlobalAveragePool (r)
-            f = Flatten (g)
-            y = MatMul (f, b)
-        }"#;
-
-    fn pruned(text: &str, options: &str) -> (Model, Context) {
-        let mut model = Model::parse(text).unwrap_or_else(|error| panic!("{error}"));
-        let data = synthesize(&model, &FixedSizes::default(), 5, 24, |_| Ok(())).expect("inputs can be made up");
-        let mut cx = Context { data: Some(data), ..Context::default() };
-        let pipeline =
-            Pipeline::parse(&format!("prune({options})"), passes::ALL).unwrap_or_else(|error| panic!("{error}"));
-        pipeline.run(&mut model, &mut cx).unwrap_or_else(|error| panic!("{error}"));
-        model.verify().unwrap();
-        (model, cx)
-    }
-
-    fn constant<'m>(model: &'m Model, name: &str) -> &'m Tensor {
-        let (value, _) = model.all_values().find(|(_, value)| value.name == name).expect("there is such a value");
-        model.constant(value).expect("it is a constant")
-    }
-
-    #[test]
-    fn criteria_find_channels_that_do_little() {
-        for criterion in ["l1", "l2", "batchnorm", "activation", "taylor", "fisher"] {
-            let (model, _) = pruned(NETWORK, &format!("channels=0.4,criterion={criterion}"));
-            assert_eq!(*constant(&model, "scale").floats().unwrap(), [1.0, 1.5, 2.0], "{criterion}");
-        }
-    }
-
-    #[test]
-    fn the_median_finds_channels_that_others_can_stand_for() {
-        let text = NETWORK.replace("0.01, 0.02, -2, 1, 0.01, -0.01, 1.5, -1", "1, 2, -2, 1, 1, 1.9, 1.5, -1");
-        let (model, _) = pruned(&text, "channels=0.2,criterion=median");
-        assert_eq!(constant(&model, "scale").len(), 4);
-        assert!(constant(&model, "scale").floats().unwrap().contains(&2.0));
-    }
-
-    #[test]
-    fn random_channels_depend_on_the_seed_alone() {
-        let cut = |seed: u64| {
-            let mut model = Model::parse(NETWORK).unwrap();
-            let mut cx = Context { seed, ..Context::default() };
-            let pipeline = Pipeline::parse("prune(channels=0.4,criterion=random)", passes::ALL).unwrap();
-            pipeline.run(&mut model, &mut cx).unwrap();
-            constant(&model, "scale").floats().unwrap().into_owned()
-        };
-        assert_eq!(cut(1), cut(1));
-        assert!((2..9).any(|seed| cut(seed) != cut(1)));
-    }
-
-    #[test]
-    fn what_a_layer_lost_is_made_up_for_where_another_channel_says_the_same() {
-        // Channel 3 is channel 0 again; rounding apart, nothing is lost with it.
-        let text = NETWORK
-            .replace("0.01, -0.01, 1.5, -1", "1, 2, 1.5, -1")
-            .replace("{1, 0.1, 1.5, 0.1, 2}", "{1, 0.1, 1.5, 1, 2}")
-            .replace("{0.1, 0.01, -0.1, 0.01, 0.2}", "{0.1, 0.01, -0.1, 0.1, 0.2}")
-            .replace("0.01, 0.02, -1, 2}", "0.5, 0.5, -1, 2}");
-        let plain = error(&text, "channels=0.4,criterion=batchnorm");
-        let learned = error(&text, "channels=0.4,criterion=batchnorm,reconstruct=true");
-        assert!(learned < 0.2 * plain, "{learned} for {plain}");
-    }
-
-    /// How far the outputs of a pruned network are from those of the original: the sum of squares over all samples.
-    fn error(text: &str, options: &str) -> f64 {
-        let original = Model::parse(text).unwrap_or_else(|error| panic!("{error}"));
-        let data = synthesize(&original, &FixedSizes::default(), 9, 24, |_| Ok(())).unwrap();
-        let (small, _) = pruned(text, options);
-        let [exact, small] = [&original, &small].map(|model| Runner::new(model).unwrap());
-        let error = |index: usize| {
-            let sample = data.sample(index);
-            let [a, b] = [&exact, &small].map(|runner| runner.run(&sample).unwrap().remove(0));
-            let pairs = a.floats().unwrap().into_owned().into_iter().zip(b.floats().unwrap().into_owned());
-            pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>()
-        };
-        (0..data.len()).map(error).sum()
-    }
-
-    #[test]
-    fn a_depthwise_layer_makes_up_for_what_is_lost_before_it() {
-        // Nothing else learns here: the transposed convolution that reads the cut channel stays as it is.
-        let text = r#"
-            <ir_version: 10, opset_import: ["": 21]>
-            network (float[N,2,3,3] x) => (float[N,3,2,2] y)
-            <
-                float[4,2,1,1] a = {1, 2, 1, 1.8, -2, 1, 1.5, -1},
-                float[4,3,1,1] b = {1, -1, 0.5, 0.5, 0.4, 0.3, 2, 1, -1, 1, 2, -1},
-                float[3,1,2,2] depthwise = {1, 0.5, -0.5, 1, 1, 1, 0.5, 1, -1, 1, 1, 0.5}
-            >
-            {
-                [first] p = Conv (x, a)
-                s = Sigmoid (p)
-                t = ConvTranspose (s, b)
-                y = Conv <group = 3> (t, depthwise)
-            }"#;
-        let options = "channels=0.2,criterion=activation";
-        let (plain, learned) = (error(text, options), error(text, &format!("{options},reconstruct=true")));
-        assert!(learned < 0.5 * plain, "{learned} for {plain}");
-        let (_, cx) = pruned(text, &format!("{options},reconstruct=true"));
-        assert!(cx.reports[0].applied.contains_key("layer reconstructed"));
-    }
-
-    #[test]
-    fn a_block_makes_up_for_what_its_residual_stream_has_lost() {
-        // Two layers share `b`, so that neither learns: what `h` lost is missing in `u`.
-        let text = r#"
-            <ir_version: 10, opset_import: ["": 21]>
-            network (float[N,3] x) => (float[N,2] y, float[N,2] z)
-            <
-                float[3,4] a = {1, -1, 0.4, 0.3, 0.5, 2, 0.3, 0.4, -1, 1, 0.4, 0.2},
-                float[4,2] b = {1, 0.5, -1, 1, 0.7, -0.6, 0.5, 0.9},
-                float[2,2] c = {1, -0.5, 0.5, 1},
-                float[2] bias = {0.1, 0.2}
-            >
-            {
-                p = MatMul (x, a)
-                h = Tanh (p)
-                u = MatMul (h, b)
-                square = Mul (h, h)
-                z = MatMul (square, b)
-                w = MatMul (u, c)
-                v = Add (w, bias)
-                y = Add (u, v)
-            }"#;
-        let options = "channels=0.25";
-        let (plain, learned) = (error(text, options), error(text, &format!("{options},reconstruct=true")));
-        assert!(learned < 0.85 * plain, "{learned} for {plain}");
-    }
-
-    #[test]
-    fn what_a_channel_saves_counts() {
-        // All weights are alike: a neuron of the last pair saves 9 parameters, one of the first 4.
-        let text = r#"
-            <ir_version: 10, opset_import: ["": 21]>
-            network (float[N,2] x) => (float[N,8] y)
-            <float[2,6] a = ?1, float[6,2] b = ?2, float[2,6] c = ?3, float[6,8] d = ?4>
-            { p = MatMul (x, a) q = Relu (p) r = MatMul (q, b) s = Softmax (r) t = MatMul (s, c) u = Relu (t) y = MatMul (u, d) }"#;
-        let ones = |count: usize| format!("{{{}}}", vec!["1"; count].join(","));
-        let text = [("?1", 12), ("?2", 12), ("?3", 12), ("?4", 48)]
-            .into_iter()
-            .fold(text.to_string(), |text, (mark, count)| text.replace(mark, &ones(count)));
-        let (model, _) = pruned(&text, "parameters=0.2");
-        assert_eq!((constant(&model, "a").len(), constant(&model, "c").len()), (12, 8));
-        // But the less a layer has left, the more it loses.
-        let (model, _) = pruned(&text, "parameters=0.55");
-        assert!(constant(&model, "a").len() < 12 && constant(&model, "c").len() > 2);
-    }
-
-    #[test]
-    fn weights_are_seen_as_large_as_their_normalization_makes_them() {
-        // The channel of the smallest weights is scaled up most.
-        let text = NETWORK
-            .replace("0.01, 0.02, -2, 1, 0.01, -0.01, 1.5, -1", "0.1, 0.2, -2, 1, 1, 1, 1.5, -1")
-            .replace("{1, 0.1, 1.5, 0.1, 2}", "{1, 20, 1.5, 0.01, 2}")
-            .replace("0.01, 0.02, 2, 1, 0.01, 0.02, -1, 2}", "1, 1, 2, 1, 1, 1, -1, 2}");
-        let (model, _) = pruned(&text, "channels=0.2");
-        assert_eq!(*constant(&model, "scale").floats().unwrap(), [1.0, 20.0, 1.5, 2.0]);
-    }
-
-    #[test]
-    fn amounts_are_shares_and_one_is_given() {
-        let refused =
-            |options: &str| Pipeline::parse(&format!("prune({options})"), passes::ALL).err().map(|e| e.to_string());
-        for options in
-            ["", "channels=0.3,macs=0.5", "channels=0", "macs=1", "channels=0.3,minimum=0", "channels=0.3,round-to=0"]
-        {
-            assert!(refused(options).is_some(), "{options}");
-        }
-        assert_eq!(refused("bytes=0.5,criterion=fisher,samples=8"), None);
-    }
-
-    #[test]
-    fn as_much_is_cut_as_is_asked_for() {
-        let before = Cost::of(&Model::parse(NETWORK).unwrap(), &Shapes::infer(&Model::parse(NETWORK).unwrap()));
-        let after = |options: &str| {
-            let (model, _) = pruned(NETWORK, options);
-            Cost::of(&model, &Shapes::infer(&model))
-        };
-        assert!(after("macs=0.5").macs * 2 <= before.macs);
-        assert!(after("parameters=0.3").parameters as f64 <= 0.7 * before.parameters as f64);
-        assert!(after("bytes=0.3").weight_bytes as f64 <= 0.7 * before.weight_bytes as f64);
-        let rounded = after("channels=0.5,round-to=2");
-        assert_eq!(rounded.parameters, 2 * 2 + 4 * 2 + 2 * 2);
-    }
-}
+mod tests;
