@@ -7,6 +7,7 @@ mod depth;
 mod edit;
 mod fit;
 mod gradients;
+mod latency;
 mod layer;
 #[cfg(test)]
 mod law;
@@ -41,6 +42,7 @@ use crate::rewrite::Miss;
 use criterion::{Criterion, Subject};
 use cut::Cut;
 pub(super) use gradients::{Sum, gradients};
+use latency::Latencies;
 use layer::{Layer, layers};
 use own::own_vectors;
 use probe::Samples;
@@ -60,7 +62,7 @@ pub const INFO: PassInfo = PassInfo::of::<Prune>(
 /// have them. The result is a smaller network in ordinary operators; it is to be trained afterwards (`distill`), or to be cut
 /// by little.
 ///
-/// One of `channels`, `parameters`, `bytes` and `macs` says how much is cut. With `vocabulary`, embedding tables lose the rows of
+/// One of `channels`, `parameters`, `bytes`, `macs` and `latency` says how much is cut. With `vocabulary`, embedding tables lose the rows of
 /// ids that do not occur in the samples, and with `depth` the network loses whole residual branches. Both come first and may
 /// also stand alone; the share to cut is one of what they leave.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -77,6 +79,14 @@ struct Prune {
 
     /// The share of the multiply-accumulates to cut.
     macs: Option<f64>,
+
+    /// The share to cut of the time of a run, with one sample and in one thread. Nodes are timed in tract, with all channels and with
+    /// three quarters, a half and a quarter of them; this takes some seconds, and is another choice each time. The table of times is
+    /// in the report (`--report`), and can be given again.
+    latency: Option<f64>,
+
+    /// The file of the times, for `latency`, that were measured before: a report, or the table out of one.
+    latency_table: Option<PathBuf>,
 
     /// How many residual branches to remove, those in which a layer lies: x + f(x) becomes x. Below 1 it is their share, from 1 on
     /// their number. The next to go is the one without which the outputs on the samples change least, those before it being
@@ -138,6 +148,8 @@ impl Default for Prune {
             parameters: None,
             bytes: None,
             macs: None,
+            latency: None,
+            latency_table: None,
             depth: None,
             vocabulary: None,
             unknown: None,
@@ -156,18 +168,21 @@ impl Default for Prune {
 
 impl Prune {
     /// How much is cut of the channels; none where only the vocabulary is.
-    fn amount(&self) -> Result<Option<Amount>, PassError> {
+    fn amount<'l>(&self, latencies: Option<&'l Latencies>) -> Result<Option<Amount<'l>>, PassError> {
         let given = [
             self.channels.map(Amount::Channels),
             self.parameters.map(Amount::Parameters),
             self.bytes.map(Amount::Bytes),
             self.macs.map(Amount::Macs),
+            self.latency.map(|share| Amount::Latency(share, latencies)),
         ];
         let mut given = given.into_iter().flatten();
         match (given.next(), given.next()) {
             (Some(amount), None) => Ok(Some(amount)),
             (None, None) if self.vocabulary.is_some() || self.depth.is_some() => Ok(None),
-            _ => Err(PassError("one of `channels`, `parameters`, `bytes` and `macs` says how much to cut".into())),
+            _ => Err(PassError(
+                "one of `channels`, `parameters`, `bytes`, `macs` and `latency` says how much to cut".into(),
+            )),
         }
     }
 
@@ -220,7 +235,7 @@ impl Prune {
     }
 
     /// Returns whether anything was cut.
-    fn cut(&self, model: &mut Model, amount: Amount, cx: &mut Context) -> Result<bool, PassError> {
+    fn cut(&self, model: &mut Model, cx: &mut Context) -> Result<bool, PassError> {
         let mut small = model.clone();
         own_vectors(&mut small);
         let start = self.rewind.as_deref().map(|file| rewound(&small, file)).transpose()?;
@@ -236,14 +251,32 @@ impl Prune {
         let samples = self.learned_from(&small, cx)?;
         let subject = Subject { model: &small, channels: &channels, layers: &layers, groups: &groups, seed: cx.seed };
         let scores = criterion::scores(self.criterion, subject, samples.as_ref())?;
-        let savings = self.criterion.is_loss().then(|| groups.savings(&small, &channels, &shapes, amount));
-        let order = criterion::order(&groups, &scores, savings.as_deref(), self.scope == Scope::Local);
         let rules = Rules { minimum: self.minimum, multiple: self.round_to };
+        let latencies = match self.latency {
+            Some(_) => Some(self.latencies(&small, &channels, &groups, rules, cx)?),
+            None => None,
+        };
+        let amount = self.amount(latencies.as_ref())?.expect("a share was given");
+        let savings = groups.savings(&small, &channels, &shapes, amount);
+        let weighed = self.criterion.is_loss().then_some(&savings[..]);
+        let mut order = criterion::order(&groups, &scores, weighed, self.scope == Scope::Local);
+        if latencies.is_some() {
+            // What no cut makes faster stays.
+            order.retain(|class| savings[class.index()] > 0.0);
+        }
         let removed = groups.select(&small, &channels, &shapes, &order, amount, rules);
         let count = removed.iter().filter(|&&removed| removed).count();
         if count == 0 {
             cx.note("nothing is cut: the layers are at their minimum, or less than one channel was asked for");
             return Ok(false);
+        }
+        if latencies.is_some() {
+            let [all, left] = [&vec![false; removed.len()], &removed]
+                .map(|removed| groups.left(&small, &channels, &shapes, amount, removed));
+            cx.note(format!("latency by the table {all:.2} -> {left:.2} ms, in tract, of a sample, in one thread"));
+            if left > (1.0 - amount.share() + 1e-9) * all {
+                cx.note("no more can be cut: what is left of the time does not depend on channels that can go");
+            }
         }
         if let Some((start, rewound)) = start {
             small = start;
@@ -305,8 +338,8 @@ impl Pass for Prune {
             Some(depth) => self.remove_branches(model, depth, cx)?,
             None => false,
         };
-        let narrower = match self.amount()? {
-            Some(amount) => self.cut(model, amount, cx)?,
+        let narrower = match self.amount(None)? {
+            Some(_) => self.cut(model, cx)?,
             None => false,
         };
         if fewer && !narrower { self.rewind(model, cx) } else { Ok(()) }
@@ -314,11 +347,9 @@ impl Pass for Prune {
 
     fn check(&self) -> Result<(), PassError> {
         let not = |holds: bool, what: &str| if holds { Ok(()) } else { Err(PassError(what.into())) };
-        if let Some(Amount::Channels(share) | Amount::Parameters(share) | Amount::Bytes(share) | Amount::Macs(share)) =
-            self.amount()?
-        {
-            not(share > 0.0 && share < 1.0, "what is cut is a share between 0 and 1")?;
-        }
+        let is_share = |amount: Amount| amount.share() > 0.0 && amount.share() < 1.0;
+        not(self.amount(None)?.is_none_or(is_share), "what is cut is a share between 0 and 1")?;
+        not(self.latency.is_some() || self.latency_table.is_none(), "`latency-table` is for `latency`")?;
         let is_depth = |depth: f64| depth > 0.0 && (depth < 1.0 || depth.fract() == 0.0 && depth.is_finite());
         not(self.depth.is_none_or(is_depth), "`depth` is a share of the branches below 1, or a whole number of them")?;
         not(self.vocabulary != Some(0), "`vocabulary` is 0: ids that occur are counted from 1")?;
@@ -337,7 +368,7 @@ impl Pass for Prune {
             Needs::Labels
         } else if self.criterion.needs_samples() || self.reconstruct || self.vocabulary.is_some() {
             Needs::Inputs
-        } else if self.depth.is_some() {
+        } else if self.depth.is_some() || self.latency.is_some() {
             Needs::InputsIfAny
         } else {
             Needs::Nothing
