@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ir::Model;
+use crate::ir::{Model, ValueId};
 use crate::pass::{Context, Effect, Needs, Pass, PassError, PassInfo};
 use crate::passes::teach::augment::Changes;
 use crate::passes::teach::hints::Hint;
@@ -118,7 +118,8 @@ struct Distill {
     /// Weights that stay as they are, by name or pattern (`head.*`).
     freeze: Vec<String>,
 
-    /// Whether single weights of matrices and kernels that are zero stay so: those that `sparsify` left.
+    /// Whether single weights of matrices and kernels that are zero stay so: those that `sparsify` left. Those of a `sparsify` with
+    /// `schedule=gradual` before it do in any case.
     keep_zeros: bool,
 
     /// By which mean and variance BatchNormalization works while it is trained.
@@ -238,6 +239,7 @@ impl Distill {
             keeps_zeros: self.keep_zeros,
             batch_statistics: self.normalization == Normalization::Batch,
             options: serde_json::to_string(self).expect("options are plain data"),
+            ramp: None,
         }
     }
 
@@ -267,7 +269,16 @@ impl Pass for Distill {
     fn run(&self, model: &mut Model, cx: &mut Context) -> Result<(), PassError> {
         separate(model);
         let trained = weights(model, &frozen(&self.freeze)?);
-        teach(model, trained, &self.recipe(cx.seed), cx)
+        let ramp = cx.ramp.take();
+        let is_trained = |value: &ValueId| trained.iter().any(|weight| weight.value == *value);
+        if let Some(&value) = ramp.iter().flat_map(|ramp| &ramp.values).find(|value| !is_trained(value)) {
+            let name = &model.value(value).name;
+            return Err(PassError(format!(
+                "`{name}` is to become zero, bit by bit, and is not trained; let `sparsify` keep its layer, or do not freeze it"
+            )));
+        }
+        let recipe = Recipe { ramp, ..self.recipe(cx.seed) };
+        teach(model, trained, &recipe, cx)
     }
 
     fn check(&self) -> Result<(), PassError> {

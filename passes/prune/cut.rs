@@ -46,13 +46,19 @@ impl<'a> Cut<'a> {
         self.channels.axes(value).iter().flatten().any(|&lane| self.kept(lane).is_some())
     }
 
+    /// The axes that the cut makes shorter, and their lengths behind it.
+    pub fn changed(&self, model: &Model) -> Vec<(ValueId, usize, usize)> {
+        let changed = |value: ValueId| {
+            let lengths = move |axis| self.lengths(value, axis).map(|(_, new)| (value, axis, new));
+            (0..self.channels.axes(value).len()).filter_map(lengths)
+        };
+        model.all_values().flat_map(|(value, _)| changed(value)).collect()
+    }
+
     /// Parameters, bytes of weights and multiply-accumulates of the model behind the cut.
     pub fn cost(&self, model: &Model) -> [u64; 3] {
-        let (mut parameters, mut bytes, mut changed) = (0u64, 0u64, Vec::new());
+        let (mut parameters, mut bytes) = (0u64, 0u64);
         for (value, of) in model.all_values() {
-            for axis in 0..self.channels.axes(value).len() {
-                changed.extend(self.lengths(value, axis).map(|(_, new)| (value, axis, new)));
-            }
             if let ValueDef::Constant(tensor) = &of.def {
                 let length = |axis: usize| self.lengths(value, axis).map_or(tensor.shape()[axis], |(_, new)| new);
                 let elements = (0..tensor.rank()).map(length).product::<usize>();
@@ -60,7 +66,7 @@ impl<'a> Cut<'a> {
                 bytes += tensor.dtype().bytes_for(elements).unwrap_or(0) as u64;
             }
         }
-        let macs = Cost::of(model, &self.shapes.with_lengths(changed)).macs;
+        let macs = Cost::of(model, &self.shapes.with_lengths(self.changed(model))).macs;
         [parameters, bytes, macs]
     }
 

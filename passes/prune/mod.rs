@@ -1,10 +1,13 @@
 //! Pruning: networks with fewer channels, heads, neurons and words.
 
+mod branch;
 mod criterion;
 mod cut;
+mod depth;
 mod edit;
 mod fit;
 mod gradients;
+mod latency;
 mod layer;
 #[cfg(test)]
 mod law;
@@ -41,6 +44,7 @@ use crate::rewrite::Miss;
 use criterion::{Criterion, Subject};
 use cut::Cut;
 pub(super) use gradients::{Sum, gradients};
+use latency::Latencies;
 use layer::{Layer, layers};
 use own::untie;
 use probe::Samples;
@@ -53,7 +57,7 @@ pub(super) use weighed::Direction;
 
 pub const INFO: PassInfo = PassInfo::of::<Prune>(
     "prune",
-    "Cut channels, heads and neurons that are missed least, and words that do not occur",
+    "Cut channels, heads, neurons and residual branches that are missed least, and words that do not occur",
 );
 
 /// Cuts channels out of the model, whole: of convolutions and products, neurons between two products, heads of attentions, states
@@ -61,8 +65,9 @@ pub const INFO: PassInfo = PassInfo::of::<Prune>(
 /// from all weights that have them, in integers too. The result is a smaller network in ordinary operators; it is to be trained
 /// afterwards (`distill`), or to be cut by little.
 ///
-/// One of `channels`, `parameters`, `bytes` and `macs` says how much is cut. With `vocabulary`, which may also stand alone,
-/// embedding tables lose the rows of ids that do not occur in the samples; the share to cut is one of what that leaves.
+/// One of `channels`, `parameters`, `bytes`, `macs` and `latency` says how much is cut. With `vocabulary`, embedding tables lose the rows of
+/// ids that do not occur in the samples, and with `depth` the network loses whole residual branches. Both come first and may
+/// also stand alone; the share to cut is one of what they leave.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct Prune {
@@ -77,6 +82,19 @@ struct Prune {
 
     /// The share of the multiply-accumulates to cut.
     macs: Option<f64>,
+
+    /// The share to cut of the time of a run, with one sample and in one thread. Nodes are timed in tract, with all channels and with
+    /// three quarters, a half and a quarter of them; this takes some seconds, and is another choice each time. The table of times is
+    /// in the report (`--report`), and can be given again.
+    latency: Option<f64>,
+
+    /// The file of the times, for `latency`, that were measured before: a report, or the table out of one.
+    latency_table: Option<PathBuf>,
+
+    /// How many residual branches to remove, those in which a layer lies: x + f(x) becomes x. Below 1 it is their share, from 1 on
+    /// their number. The next to go is the one without which the outputs on the samples change least, those before it being
+    /// gone; without samples, the one that adds least to its stream on random inputs; with `criterion=random` any.
+    depth: Option<f64>,
 
     /// Embedding tables keep the rows of ids that occur so often in the samples, once or more; all other ids share one row. A
     /// map of ids goes into the model, so that its tokenizer stays as it is. The shared row learns in `distill` where its ids
@@ -104,10 +122,10 @@ struct Prune {
     /// Layers keep at least so many channels.
     minimum: usize,
 
-    /// Layers whose channels stay, and tables whose rows do, by name or pattern (`/head/*`).
+    /// Layers whose channels stay, and with them their branches, and tables whose rows do, by name or pattern (`/head/*`).
     keep: Vec<String>,
 
-    /// The only layers whose channels are cut, by name or pattern; all if none are given.
+    /// The only layers whose channels are cut, and whose branches are removed, by name or pattern; all if none are given.
     include: Vec<String>,
 
     /// The file of the network before it was trained: the weights that are left are taken from it, so that they learn again from
@@ -133,6 +151,9 @@ impl Default for Prune {
             parameters: None,
             bytes: None,
             macs: None,
+            latency: None,
+            latency_table: None,
+            depth: None,
             vocabulary: None,
             unknown: None,
             criterion: Criterion::default(),
@@ -150,18 +171,21 @@ impl Default for Prune {
 
 impl Prune {
     /// How much is cut of the channels; none where only the vocabulary is.
-    fn amount(&self) -> Result<Option<Amount>, PassError> {
+    fn amount<'l>(&self, latencies: Option<&'l Latencies>) -> Result<Option<Amount<'l>>, PassError> {
         let given = [
             self.channels.map(Amount::Channels),
             self.parameters.map(Amount::Parameters),
             self.bytes.map(Amount::Bytes),
             self.macs.map(Amount::Macs),
+            self.latency.map(|share| Amount::Latency(share, latencies)),
         ];
         let mut given = given.into_iter().flatten();
         match (given.next(), given.next()) {
             (Some(amount), None) => Ok(Some(amount)),
-            (None, None) if self.vocabulary.is_some() => Ok(None),
-            _ => Err(PassError("one of `channels`, `parameters`, `bytes` and `macs` says how much to cut".into())),
+            (None, None) if self.vocabulary.is_some() || self.depth.is_some() => Ok(None),
+            _ => Err(PassError(
+                "one of `channels`, `parameters`, `bytes`, `macs` and `latency` says how much to cut".into(),
+            )),
         }
     }
 
@@ -217,7 +241,8 @@ impl Prune {
         vocabulary.apply(model, &samples, |model, lookup| is_named(model, lookup, &keep), cx)
     }
 
-    fn cut(&self, model: &mut Model, amount: Amount, cx: &mut Context) -> Result<(), PassError> {
+    /// Returns whether anything was cut.
+    fn cut(&self, model: &mut Model, cx: &mut Context) -> Result<bool, PassError> {
         let mut small = model.clone();
         untie(&mut small);
         let start = self.rewind.as_deref().map(|file| rewound(&small, file)).transpose()?;
@@ -229,19 +254,37 @@ impl Prune {
         let groups = Groups::new(&small, &channels, &layers, |class| !held[class.index()]);
         Reach::of(&channels, &layers).tell(&small, cx);
         if groups.members.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let samples = self.learned_from(&small, cx)?;
         let subject = Subject { model: &floats, channels: &channels, layers: &layers, groups: &groups, seed: cx.seed };
         let scores = criterion::scores(self.criterion, subject, samples.as_ref())?;
-        let savings = self.criterion.is_loss().then(|| groups.savings(&small, &channels, &shapes, amount));
-        let order = criterion::order(&groups, &scores, savings.as_deref(), self.scope == Scope::Local);
         let rules = Rules { minimum: self.minimum, multiple: self.round_to };
+        let latencies = match self.latency {
+            Some(_) => Some(self.latencies(&small, &channels, &groups, rules, cx)?),
+            None => None,
+        };
+        let amount = self.amount(latencies.as_ref())?.expect("a share was given");
+        let savings = groups.savings(&small, &channels, &shapes, amount);
+        let weighed = self.criterion.is_loss().then_some(&savings[..]);
+        let mut order = criterion::order(&groups, &scores, weighed, self.scope == Scope::Local);
+        if latencies.is_some() {
+            // What no cut makes faster stays.
+            order.retain(|class| savings[class.index()] > 0.0);
+        }
         let removed = groups.select(&small, &channels, &shapes, &order, amount, rules);
         let count = removed.iter().filter(|&&removed| removed).count();
         if count == 0 {
             cx.note("nothing is cut: the layers are at their minimum, or less than one channel was asked for");
-            return Ok(());
+            return Ok(false);
+        }
+        if latencies.is_some() {
+            let [all, left] = [&vec![false; removed.len()], &removed]
+                .map(|removed| groups.left(&small, &channels, &shapes, amount, removed));
+            cx.note(format!("latency by the table {all:.2} -> {left:.2} ms, in tract, of a sample, in one thread"));
+            if left > (1.0 - amount.share() + 1e-9) * all {
+                cx.note("no more can be cut: what is left of the time does not depend on channels that can go");
+            }
         }
         if let Some((start, rewound)) = start {
             small = start;
@@ -266,6 +309,17 @@ impl Prune {
         ));
         *model = small;
         cx.inferred = None;
+        Ok(true)
+    }
+
+    /// Lets a model without some of its branches start again from the weights before training.
+    fn rewind(&self, model: &mut Model, cx: &mut Context) -> Result<(), PassError> {
+        let Some(file) = &self.rewind else { return Ok(()) };
+        untie(model);
+        let (start, rewound) = rewound(model, file)?;
+        cx.applied("rewound_constant", rewound);
+        *model = start;
+        cx.inferred = None;
         Ok(())
     }
 }
@@ -288,19 +342,24 @@ impl Pass for Prune {
         if let Some(least) = self.vocabulary {
             self.share_rows(model, least, cx)?;
         }
-        match self.amount()? {
-            Some(amount) => self.cut(model, amount, cx),
-            None => Ok(()),
-        }
+        let fewer = match self.depth {
+            Some(depth) => self.remove_branches(model, depth, cx)?,
+            None => false,
+        };
+        let narrower = match self.amount(None)? {
+            Some(_) => self.cut(model, cx)?,
+            None => false,
+        };
+        if fewer && !narrower { self.rewind(model, cx) } else { Ok(()) }
     }
 
     fn check(&self) -> Result<(), PassError> {
         let not = |holds: bool, what: &str| if holds { Ok(()) } else { Err(PassError(what.into())) };
-        if let Some(Amount::Channels(share) | Amount::Parameters(share) | Amount::Bytes(share) | Amount::Macs(share)) =
-            self.amount()?
-        {
-            not(share > 0.0 && share < 1.0, "what is cut is a share between 0 and 1")?;
-        }
+        let is_share = |amount: Amount| amount.share() > 0.0 && amount.share() < 1.0;
+        not(self.amount(None)?.is_none_or(is_share), "what is cut is a share between 0 and 1")?;
+        not(self.latency.is_some() || self.latency_table.is_none(), "`latency-table` is for `latency`")?;
+        let is_depth = |depth: f64| depth > 0.0 && (depth < 1.0 || depth.fract() == 0.0 && depth.is_finite());
+        not(self.depth.is_none_or(is_depth), "`depth` is a share of the branches below 1, or a whole number of them")?;
         not(self.vocabulary != Some(0), "`vocabulary` is 0: ids that occur are counted from 1")?;
         not(self.unknown.is_none() || self.vocabulary.is_some(), "`unknown` is for a `vocabulary` that is pruned")?;
         not(self.samples > 0, "`samples` is 0")?;
@@ -317,6 +376,8 @@ impl Pass for Prune {
             Needs::Labels
         } else if self.criterion.needs_samples() || self.reconstruct || self.vocabulary.is_some() {
             Needs::Inputs
+        } else if self.depth.is_some() || self.latency.is_some() {
+            Needs::InputsIfAny
         } else {
             Needs::Nothing
         }
@@ -379,212 +440,4 @@ impl Reach {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::analysis::FixedSizes;
-    use crate::data::synthesize;
-    use crate::pass::Pipeline;
-    use crate::passes;
-    use crate::runtime::Runner;
-
-    /// Channels 1 and 3 of five are small wherever they are looked at.
-    const NETWORK: &str = r#"
-        <ir_version: 10, opset_import: ["": 21]>
-        network (float[N,2,3,3] x) => (float[N,2] y)
-        <
-            float[5,2,1,1] a = {1, 2, 0.01, 0.02, -2, 1, 0.01, -0.01, 1.5, -1},
-            float[5] scale = {1, 0.1, 1.5, 0.1, 2},
-            float[5] bias = {0.1, 0.01, -0.1, 0.01, 0.2},
-            float[5] mean = {0, 0, 0, 0, 0},
-            float[5] var = {1, 1, 1, 1, 1},
-            float[5,2] b = {1, -1, 0.01, 0.02, 2, 1, 0.01, 0.02, -1, 2}
-        >
-        {
-            p = Conv (x, a)
-            n = BatchNormalization (p, scale, bias, mean, var)
-            r = Sigmoid (n)
-            g = GlobalAveragePool (r)
-            f = Flatten (g)
-            y = MatMul (f, b)
-        }"#;
-
-    fn pruned(text: &str, options: &str) -> (Model, Context) {
-        let mut model = Model::parse(text).unwrap_or_else(|error| panic!("{error}"));
-        let data = synthesize(&model, &FixedSizes::default(), 5, 24, |_| Ok(())).expect("inputs can be made up");
-        let mut cx = Context { data: Some(data), ..Context::default() };
-        let pipeline =
-            Pipeline::parse(&format!("prune({options})"), passes::ALL).unwrap_or_else(|error| panic!("{error}"));
-        pipeline.run(&mut model, &mut cx).unwrap_or_else(|error| panic!("{error}"));
-        model.verify().unwrap();
-        (model, cx)
-    }
-
-    fn constant<'m>(model: &'m Model, name: &str) -> &'m Tensor {
-        let (value, _) = model.all_values().find(|(_, value)| value.name == name).expect("there is such a value");
-        model.constant(value).expect("it is a constant")
-    }
-
-    #[test]
-    fn criteria_find_channels_that_do_little() {
-        for criterion in ["l1", "l2", "batchnorm", "activation", "taylor", "fisher", "obs"] {
-            let (model, _) = pruned(NETWORK, &format!("channels=0.4,criterion={criterion}"));
-            assert_eq!(*constant(&model, "scale").floats().unwrap(), [1.0, 1.5, 2.0], "{criterion}");
-        }
-    }
-
-    #[test]
-    fn the_median_finds_channels_that_others_can_stand_for() {
-        let text = NETWORK.replace("0.01, 0.02, -2, 1, 0.01, -0.01, 1.5, -1", "1, 2, -2, 1, 1, 1.9, 1.5, -1");
-        let (model, _) = pruned(&text, "channels=0.2,criterion=median");
-        assert_eq!(constant(&model, "scale").len(), 4);
-        assert!(constant(&model, "scale").floats().unwrap().contains(&2.0));
-    }
-
-    #[test]
-    fn random_channels_depend_on_the_seed_alone() {
-        let cut = |seed: u64| {
-            let mut model = Model::parse(NETWORK).unwrap();
-            let mut cx = Context { seed, ..Context::default() };
-            let pipeline = Pipeline::parse("prune(channels=0.4,criterion=random)", passes::ALL).unwrap();
-            pipeline.run(&mut model, &mut cx).unwrap();
-            constant(&model, "scale").floats().unwrap().into_owned()
-        };
-        assert_eq!(cut(1), cut(1));
-        assert!((2..9).any(|seed| cut(seed) != cut(1)));
-    }
-
-    #[test]
-    fn what_a_layer_lost_is_made_up_for_where_another_channel_says_the_same() {
-        // Channel 3 is channel 0 again; rounding apart, nothing is lost with it.
-        let text = NETWORK
-            .replace("0.01, -0.01, 1.5, -1", "1, 2, 1.5, -1")
-            .replace("{1, 0.1, 1.5, 0.1, 2}", "{1, 0.1, 1.5, 1, 2}")
-            .replace("{0.1, 0.01, -0.1, 0.01, 0.2}", "{0.1, 0.01, -0.1, 0.1, 0.2}")
-            .replace("0.01, 0.02, -1, 2}", "0.5, 0.5, -1, 2}");
-        let plain = error(&text, "channels=0.4,criterion=batchnorm");
-        let learned = error(&text, "channels=0.4,criterion=batchnorm,reconstruct=true");
-        assert!(learned < 0.2 * plain, "{learned} for {plain}");
-    }
-
-    /// How far the outputs of a pruned network are from those of the original: the sum of squares over all samples.
-    fn error(text: &str, options: &str) -> f64 {
-        let original = Model::parse(text).unwrap_or_else(|error| panic!("{error}"));
-        let data = synthesize(&original, &FixedSizes::default(), 9, 24, |_| Ok(())).unwrap();
-        let (small, _) = pruned(text, options);
-        let [exact, small] = [&original, &small].map(|model| Runner::new(model).unwrap());
-        let error = |index: usize| {
-            let sample = data.sample(index);
-            let [a, b] = [&exact, &small].map(|runner| runner.run(&sample).unwrap().remove(0));
-            let pairs = a.floats().unwrap().into_owned().into_iter().zip(b.floats().unwrap().into_owned());
-            pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>()
-        };
-        (0..data.len()).map(error).sum()
-    }
-
-    #[test]
-    fn a_depthwise_layer_makes_up_for_what_is_lost_before_it() {
-        // Nothing else learns here: the transposed convolution that reads the cut channel stays as it is.
-        let text = r#"
-            <ir_version: 10, opset_import: ["": 21]>
-            network (float[N,2,3,3] x) => (float[N,3,2,2] y)
-            <
-                float[4,2,1,1] a = {1, 2, 1, 1.8, -2, 1, 1.5, -1},
-                float[4,3,1,1] b = {1, -1, 0.5, 0.5, 0.4, 0.3, 2, 1, -1, 1, 2, -1},
-                float[3,1,2,2] depthwise = {1, 0.5, -0.5, 1, 1, 1, 0.5, 1, -1, 1, 1, 0.5}
-            >
-            {
-                [first] p = Conv (x, a)
-                s = Sigmoid (p)
-                t = ConvTranspose (s, b)
-                y = Conv <group = 3> (t, depthwise)
-            }"#;
-        let options = "channels=0.2,criterion=activation";
-        let (plain, learned) = (error(text, options), error(text, &format!("{options},reconstruct=true")));
-        assert!(learned < 0.5 * plain, "{learned} for {plain}");
-        let (_, cx) = pruned(text, &format!("{options},reconstruct=true"));
-        assert!(cx.reports[0].applied.contains_key("layer reconstructed"));
-    }
-
-    #[test]
-    fn a_block_makes_up_for_what_its_residual_stream_has_lost() {
-        // Two layers share `b`, so that neither learns: what `h` lost is missing in `u`.
-        let text = r#"
-            <ir_version: 10, opset_import: ["": 21]>
-            network (float[N,3] x) => (float[N,2] y, float[N,2] z)
-            <
-                float[3,4] a = {1, -1, 0.4, 0.3, 0.5, 2, 0.3, 0.4, -1, 1, 0.4, 0.2},
-                float[4,2] b = {1, 0.5, -1, 1, 0.7, -0.6, 0.5, 0.9},
-                float[2,2] c = {1, -0.5, 0.5, 1},
-                float[2] bias = {0.1, 0.2}
-            >
-            {
-                p = MatMul (x, a)
-                h = Tanh (p)
-                u = MatMul (h, b)
-                square = Mul (h, h)
-                z = MatMul (square, b)
-                w = MatMul (u, c)
-                v = Add (w, bias)
-                y = Add (u, v)
-            }"#;
-        let options = "channels=0.25";
-        let (plain, learned) = (error(text, options), error(text, &format!("{options},reconstruct=true")));
-        assert!(learned < 0.85 * plain, "{learned} for {plain}");
-    }
-
-    #[test]
-    fn what_a_channel_saves_counts() {
-        // All weights are alike: a neuron of the last pair saves 9 parameters, one of the first 4.
-        let text = r#"
-            <ir_version: 10, opset_import: ["": 21]>
-            network (float[N,2] x) => (float[N,8] y)
-            <float[2,6] a = ?1, float[6,2] b = ?2, float[2,6] c = ?3, float[6,8] d = ?4>
-            { p = MatMul (x, a) q = Relu (p) r = MatMul (q, b) s = Softmax (r) t = MatMul (s, c) u = Relu (t) y = MatMul (u, d) }"#;
-        let ones = |count: usize| format!("{{{}}}", vec!["1"; count].join(","));
-        let text = [("?1", 12), ("?2", 12), ("?3", 12), ("?4", 48)]
-            .into_iter()
-            .fold(text.to_string(), |text, (mark, count)| text.replace(mark, &ones(count)));
-        let (model, _) = pruned(&text, "parameters=0.2");
-        assert_eq!((constant(&model, "a").len(), constant(&model, "c").len()), (12, 8));
-        // But the less a layer has left, the more it loses.
-        let (model, _) = pruned(&text, "parameters=0.55");
-        assert!(constant(&model, "a").len() < 12 && constant(&model, "c").len() > 2);
-    }
-
-    #[test]
-    fn weights_are_seen_as_large_as_their_normalization_makes_them() {
-        // The channel of the smallest weights is scaled up most.
-        let text = NETWORK
-            .replace("0.01, 0.02, -2, 1, 0.01, -0.01, 1.5, -1", "0.1, 0.2, -2, 1, 1, 1, 1.5, -1")
-            .replace("{1, 0.1, 1.5, 0.1, 2}", "{1, 20, 1.5, 0.01, 2}")
-            .replace("0.01, 0.02, 2, 1, 0.01, 0.02, -1, 2}", "1, 1, 2, 1, 1, 1, -1, 2}");
-        let (model, _) = pruned(&text, "channels=0.2");
-        assert_eq!(*constant(&model, "scale").floats().unwrap(), [1.0, 20.0, 1.5, 2.0]);
-    }
-
-    #[test]
-    fn amounts_are_shares_and_one_is_given() {
-        let refused =
-            |options: &str| Pipeline::parse(&format!("prune({options})"), passes::ALL).err().map(|e| e.to_string());
-        for options in
-            ["", "channels=0.3,macs=0.5", "channels=0", "macs=1", "channels=0.3,minimum=0", "channels=0.3,round-to=0"]
-        {
-            assert!(refused(options).is_some(), "{options}");
-        }
-        assert_eq!(refused("bytes=0.5,criterion=fisher,samples=8"), None);
-    }
-
-    #[test]
-    fn as_much_is_cut_as_is_asked_for() {
-        let before = Cost::of(&Model::parse(NETWORK).unwrap(), &Shapes::infer(&Model::parse(NETWORK).unwrap()));
-        let after = |options: &str| {
-            let (model, _) = pruned(NETWORK, options);
-            Cost::of(&model, &Shapes::infer(&model))
-        };
-        assert!(after("macs=0.5").macs * 2 <= before.macs);
-        assert!(after("parameters=0.3").parameters as f64 <= 0.7 * before.parameters as f64);
-        assert!(after("bytes=0.3").weight_bytes as f64 <= 0.7 * before.weight_bytes as f64);
-        let rounded = after("channels=0.5,round-to=2");
-        assert_eq!(rounded.parameters, 2 * 2 + 4 * 2 + 2 * 2);
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 
 use super::cut::Cut;
+use super::latency::Latencies;
 use super::layer::Layer;
 use crate::analysis::Shapes;
 use crate::analysis::channels::{Channels, Class, Lane};
@@ -37,13 +38,36 @@ pub struct Rules {
 }
 
 /// How much is cut, as a share of what there is.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Amount {
+#[derive(Clone, Copy)]
+pub enum Amount<'a> {
     /// Of the channels that can be cut.
     Channels(f64),
     Parameters(f64),
     Bytes(f64),
     Macs(f64),
+    /// Of the time of a run, by what was measured.
+    Latency(f64, Option<&'a Latencies>),
+}
+
+impl Amount<'_> {
+    /// The share to cut.
+    pub fn share(self) -> f64 {
+        match self {
+            Amount::Channels(share) | Amount::Parameters(share) | Amount::Bytes(share) => share,
+            Amount::Macs(share) | Amount::Latency(share, _) => share,
+        }
+    }
+
+    /// How much there is behind a cut of what is counted: for channels, what each class has in `width` is counted.
+    fn counted(self, model: &Model, cut: &Cut, width: usize) -> f64 {
+        match self {
+            Amount::Channels(_) => width as f64,
+            Amount::Parameters(_) => cut.cost(model)[0] as f64,
+            Amount::Bytes(_) => cut.cost(model)[1] as f64,
+            Amount::Macs(_) => cut.cost(model)[2] as f64,
+            Amount::Latency(_, latencies) => latencies.expect("times are measured before").ms(model, cut),
+        }
+    }
 }
 
 impl Groups {
@@ -98,22 +122,25 @@ impl Groups {
 
     /// For each class, how much of what `amount` counts is saved when it goes alone; 0 for those that stay.
     pub fn savings(&self, model: &Model, channels: &Channels, shapes: &Shapes, amount: Amount) -> Vec<f64> {
-        let unit = match amount {
-            Amount::Channels(_) => return self.width.iter().map(|&width| width as f64).collect(),
-            Amount::Parameters(_) => 0,
-            Amount::Bytes(_) => 1,
-            Amount::Macs(_) => 2,
-        };
+        if matches!(amount, Amount::Channels(_)) {
+            return self.width.iter().map(|&width| width as f64).collect();
+        }
         let nothing = vec![false; channels.len()];
-        let all = Cut::new(channels, shapes, &nothing).cost(model)[unit];
+        let all = self.left(model, channels, shapes, amount, &nothing);
         // The classes of a group occur in the same weights: one stands for all.
         let saving = |members: &Vec<Class>| {
             let mut removed = nothing.clone();
             removed[members[0].index()] = true;
-            all.saturating_sub(Cut::new(channels, shapes, &removed).cost(model)[unit]) as f64
+            (all - self.left(model, channels, shapes, amount, &removed)).max(0.0)
         };
         let each: Vec<f64> = self.members.par_iter().map(saving).collect();
         self.of.iter().map(|group| group.map_or(0.0, |group| each[group])).collect()
+    }
+
+    /// How much is left of what `amount` counts when classes are removed.
+    pub fn left(&self, model: &Model, channels: &Channels, shapes: &Shapes, amount: Amount, removed: &[bool]) -> f64 {
+        let width = self.width() - self.width_of(removed);
+        amount.counted(model, &Cut::new(channels, shapes, removed), width)
     }
 
     /// The channels that layers give and that can be cut.
@@ -164,17 +191,9 @@ impl Groups {
         amount: Amount,
         rules: Rules,
     ) -> Vec<bool> {
-        let cost = |removed: &[bool]| Cut::new(channels, shapes, removed).cost(model);
-        let all = cost(&vec![false; channels.len()]);
-        let reaches = |removed: &[bool]| {
-            let share = |which: usize| 1.0 - cost(removed)[which] as f64 / all[which].max(1) as f64;
-            match amount {
-                Amount::Channels(wanted) => self.width_of(removed) as f64 >= wanted * self.width() as f64 - 1e-9,
-                Amount::Parameters(wanted) => share(0) >= wanted - 1e-9,
-                Amount::Bytes(wanted) => share(1) >= wanted - 1e-9,
-                Amount::Macs(wanted) => share(2) >= wanted - 1e-9,
-            }
-        };
+        let left = |removed: &[bool]| self.left(model, channels, shapes, amount, removed);
+        let all = left(&vec![false; channels.len()]);
+        let reaches = |removed: &[bool]| all - left(removed) >= (amount.share() - 1e-9) * all;
         let (mut below, mut above) = (0, order.len());
         while below < above {
             let middle = below.midpoint(above);

@@ -423,6 +423,7 @@ impl Quantize {
             batch_statistics: false,
             keeps_zeros: false,
             options: serde_json::to_string(self).expect("options are plain data"),
+            ramp: None,
         }
     }
 

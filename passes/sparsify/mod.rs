@@ -1,6 +1,7 @@
 //! Sparsification: weights that become zero one by one, or so many of each group.
 
 mod compensate;
+mod gradual;
 mod score;
 mod select;
 mod store;
@@ -27,7 +28,7 @@ use crate::require;
 use crate::rewrite::{Match, Miss};
 use crate::train::weights::separate;
 use score::{Subject, scores};
-use select::{Amount, Pattern, least};
+use select::{Amount, Pattern, removed};
 use store::store;
 use weight::Weight;
 
@@ -39,7 +40,7 @@ pub const INFO: PassInfo =
 /// compresses better, which the report tells (`gzip`).
 ///
 /// What trains weights afterwards fills the zeros again, unless it is told to keep them, `distill(keep-zeros=true)`; `quantize` keeps
-/// them but in `mode=qat`.
+/// them but in `mode=qat`. With `schedule=gradual` weights become zero bit by bit while the `distill` behind this pass trains.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct Sparsify {
@@ -49,6 +50,13 @@ struct Sparsify {
     /// Of so many inputs side by side so many keep their weights, in each output of each layer and at each place under its
     /// window: `2:4`. Layers whose inputs are no multiple stay as they are.
     pattern: Option<Pattern>,
+
+    /// When weights become zero.
+    schedule: Schedule,
+
+    /// The share of the steps of training in which zeros become more, with `schedule=gradual`: 0.75 if nothing is given. In the
+    /// others the weights that are left learn to do without.
+    until: Option<f64>,
 
     /// How it is found which weights are missed least.
     criterion: Criterion,
@@ -72,6 +80,18 @@ struct Sparsify {
 
     /// How weights are written.
     store: Store,
+}
+
+/// When weights become zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Schedule {
+    /// In this pass.
+    #[default]
+    Once,
+    /// While `distill` trains, which has to be the next pass: their share is s·(1 - (1 - t/T)³) at step t, where T is the end of the
+    /// rise, and those of them are zero that are smallest then. It keeps them zero, and the best epoch behind the rise.
+    Gradual,
 }
 
 /// How it is found which weights are missed least.
@@ -135,6 +155,8 @@ impl Default for Sparsify {
         Sparsify {
             sparsity: None,
             pattern: None,
+            schedule: Schedule::default(),
+            until: None,
             criterion: Criterion::default(),
             scope: None,
             samples: 128,
@@ -247,7 +269,7 @@ impl Sparsify {
             return compensate::sparsified(subject, amount, &found.columns, subject.data()?);
         }
         let scores = scores(self.criterion, subject)?;
-        let removed = self.removed(amount, &scores, &found.columns);
+        let removed = removed(self.compared(), amount, &scores, &found.columns);
         let mut matrices = subject.matrices();
         matrices.par_iter_mut().zip(removed).for_each(|(matrix, removed)| {
             matrix.iter_mut().zip(removed).filter(|(_, removed)| *removed).for_each(|(w, _)| *w = 0.0);
@@ -255,25 +277,10 @@ impl Sparsify {
         Ok(matrices)
     }
 
-    /// For each matrix, row by row, which weights go.
-    fn removed(&self, amount: Amount, scores: &[Array2<f32>], columns: &[Vec<usize>]) -> Vec<Vec<bool>> {
+    /// Among which weights a share goes.
+    fn compared(&self) -> Scope {
         let by_criterion = if self.criterion == Criterion::Wanda { Scope::Output } else { Scope::Local };
-        match (amount, self.scope.unwrap_or(by_criterion)) {
-            (Amount::Share(share), Scope::Global) => {
-                let all: Vec<&[f32]> = scores.iter().filter_map(|scores| scores.as_slice()).collect();
-                least(&all, share)
-            }
-            (Amount::Share(share), Scope::Output) => {
-                let of_row = |row: ndarray::ArrayView1<f32>| least(&[&row.to_vec()], share).remove(0);
-                scores.par_iter().map(|scores| scores.rows().into_iter().flat_map(of_row).collect()).collect()
-            }
-            (Amount::Share(_), Scope::Local) | (Amount::Pattern(_), _) => {
-                let removed = |(scores, columns): (&Array2<f32>, &Vec<usize>)| {
-                    amount.removed(scores, columns).into_iter().collect()
-                };
-                scores.par_iter().zip(columns).map(removed).collect()
-            }
-        }
+        self.scope.unwrap_or(by_criterion)
     }
 
     fn apply(&self, model: &mut Model, cx: &mut Context) -> Result<(), PassError> {
@@ -285,6 +292,11 @@ impl Sparsify {
             return Ok(());
         }
         let before = zeros_of(&sparse, &found.weights);
+        if self.schedule == Schedule::Gradual {
+            let zeros = before.iter().sum();
+            *model = sparse;
+            return self.leave(found, zeros, cx);
+        }
         let start = self.rewind.as_deref().map(|file| rewound(&sparse, file)).transpose()?;
         let mut matrices = self.sparse(&found, &sparse, cx)?;
         if let Some((start, rewound)) = start {
@@ -378,7 +390,12 @@ impl Pass for Sparsify {
             "`scope` says nothing with `pattern`, which looks at each group, and with `criterion=hessian`, which looks at each \
              layer; leave it out",
         )?;
-        not(self.samples > 0, "`samples` is 0")
+        not(self.samples > 0, "`samples` is 0")?;
+        self.check_schedule()
+    }
+
+    fn leads_to(&self) -> Option<(&'static str, &'static str)> {
+        (self.schedule == Schedule::Gradual).then_some(("distill", "schedule=gradual"))
     }
 
     fn needs(&self) -> Needs {

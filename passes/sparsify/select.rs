@@ -1,8 +1,11 @@
 //! Which weights go: those of least importance, as many as are asked for.
 
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView1};
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::Scope;
 
 /// How many weights go.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -86,6 +89,25 @@ impl Pattern {
             }
         }
         removed
+    }
+}
+
+/// For each matrix, row by row, which weights go; `columns` are those of the groups of a pattern.
+pub fn removed(scope: Scope, amount: Amount, scores: &[Array2<f32>], columns: &[Vec<usize>]) -> Vec<Vec<bool>> {
+    match (amount, scope) {
+        (Amount::Share(share), Scope::Global) => {
+            let all: Vec<&[f32]> = scores.iter().filter_map(|scores| scores.as_slice()).collect();
+            least(&all, share)
+        }
+        (Amount::Share(share), Scope::Output) => {
+            let of_row = |row: ArrayView1<f32>| least(&[&row.to_vec()], share).remove(0);
+            scores.par_iter().map(|scores| scores.rows().into_iter().flat_map(of_row).collect()).collect()
+        }
+        (Amount::Share(_), Scope::Local) | (Amount::Pattern(_), _) => {
+            let removed =
+                |(scores, columns): (&Array2<f32>, &Vec<usize>)| amount.removed(scores, columns).into_iter().collect();
+            scores.par_iter().zip(columns).map(removed).collect()
+        }
     }
 }
 

@@ -39,21 +39,32 @@ impl Weight {
 
     /// A tensor of the weight's shape as a matrix.
     pub fn matrix(&self, tensor: &Tensor) -> Array2<f32> {
-        let floats = tensor.floats().expect("layers have weights of floats");
-        let inner = self.shape[self.axis + 1..].iter().product();
-        let outer = self.shape[..self.axis].iter().product();
-        let cube = ArrayView3::from_shape((outer, self.shape[self.axis], inner), &floats).expect("it has its shape");
-        let rows = cube.permuted_axes([1, 0, 2]).iter().copied().collect();
-        Array2::from_shape_vec(self.dim(), rows).expect("it has as many elements")
+        self.rows(&tensor.floats().expect("layers have weights of floats"))
     }
 
     /// A matrix as a tensor of the weight's shape.
     pub fn tensor(&self, matrix: &Array2<f32>) -> Tensor {
-        let inner = self.shape[self.axis + 1..].iter().product();
-        let outer = self.shape[..self.axis].iter().product();
+        Tensor::from_vec(self.shape.clone(), self.elements(matrix))
+    }
+
+    /// A matrix of the elements of the weight, as they lie in it.
+    pub fn rows<T: Copy>(&self, elements: &[T]) -> Array2<T> {
+        let [outer, inner] = self.sides();
+        let cube = ArrayView3::from_shape((outer, self.shape[self.axis], inner), elements).expect("it has its shape");
+        let rows = cube.permuted_axes([1, 0, 2]).iter().copied().collect();
+        Array2::from_shape_vec(self.dim(), rows).expect("it has as many elements")
+    }
+
+    /// The elements of a matrix as they lie in the weight.
+    pub fn elements<T: Copy>(&self, matrix: &Array2<T>) -> Vec<T> {
+        let [outer, inner] = self.sides();
         let cube = Array3::from_shape_vec((self.shape[self.axis], outer, inner), matrix.iter().copied().collect());
-        let cube = cube.expect("it has as many elements").permuted_axes([1, 0, 2]);
-        Tensor::from_vec(self.shape.clone(), cube.iter().copied().collect())
+        cube.expect("it has as many elements").permuted_axes([1, 0, 2]).iter().copied().collect()
+    }
+
+    /// The elements before and behind the axis of the outputs.
+    fn sides(&self) -> [usize; 2] {
+        [&self.shape[..self.axis], &self.shape[self.axis + 1..]].map(|side| side.iter().product())
     }
 }
 

@@ -21,7 +21,9 @@ use crate::measure::Profile;
 use crate::pass::{Context, PassError};
 use crate::passes::names::globs;
 use crate::train::joint::can_stack;
-use crate::train::{Checkpoint, Epoch, Fit, Joint, Lessons, Loss, Plan, Settings, Watch, Weight, open_batch, train};
+use crate::train::{
+    Checkpoint, Epoch, Fit, Joint, Lessons, Loss, Plan, Ramp, Settings, Watch, Weight, open_batch, train,
+};
 use augment::Changes;
 use hints::Hint;
 use lessons::{Lesson, complete, lesson};
@@ -52,6 +54,8 @@ pub(super) struct Recipe {
     pub keeps_zeros: bool,
     /// The options of the pass: they tell one training from others.
     pub options: String,
+    /// Weights that become zero on the way.
+    pub ramp: Option<Ramp>,
 }
 
 /// What is learned.
@@ -136,13 +140,19 @@ pub(super) fn teach(
         // The entropy of what two samples want together is another.
         lessons.floor.clear();
     }
-    let identity = identity(recipe, &plan, &lessons, cx.seed);
+    let mut identity = identity(recipe, &plan, &lessons, cx.seed);
+    identity.extend(recipe.ramp.iter().map(|ramp| format!(", {}", ramp.identity)));
     let mut fit = Fit::new(joint, &plan, &lessons).map_err(failed)?;
     if let Some(augmentation) = augmentation {
         fit.augment(augmentation);
     }
     if recipe.keeps_zeros {
         fit.keep_zeros();
+    }
+    let steps = learned.len().div_ceil(recipe.settings.batch);
+    let zeros = recipe.ramp.iter().flat_map(|ramp| shares_of_zeros(ramp, steps, recipe.settings.epochs)).collect();
+    if let Some(ramp) = &recipe.ramp {
+        fit.climb(ramp);
     }
     if cx.wants_profile {
         let nodes = fit.profile(&learned).map_err(failed)?;
@@ -152,13 +162,20 @@ pub(super) fn teach(
     cx.finish.store(false, Ordering::Relaxed);
     let checkpoint = cx.checkpoints.as_ref().map(|folder| Checkpoint::new(folder, identity));
     let checkpoint = checkpoint.transpose().map_err(failed)?;
-    let mut watch = Told { cx, loss: None };
+    let mut watch = Told { cx, loss: None, zeros };
     let course =
         train(&mut fit, &recipe.settings, &learned, &judged, checkpoint.as_ref(), &mut watch).map_err(failed)?;
     let Told { cx, .. } = watch;
     fit.write(model).map_err(failed)?;
     scaffold.remove(model);
     cx.applied("train a weight", count);
+    if let Some(ramp) = &recipe.ramp {
+        let weights: Vec<_> = ramp.values.iter().filter_map(|&value| model.constant(value)?.floats()).collect();
+        let all: usize = weights.iter().map(|weight| weight.len()).sum();
+        let zeros = weights.iter().flat_map(|weight| weight.iter()).filter(|w| **w == 0.0).count();
+        let share = 100.0 * zeros as f64 / all.max(1) as f64;
+        cx.note(format!("{zeros} of {all} weights of {} layers are zero: {share:.1} %", weights.len()));
+    }
     course.notes.into_iter().for_each(|note| cx.note(note));
     if let Some(best) = course.epochs.iter().rev().find(|epoch| epoch.best) {
         let (epoch, samples) = (best.epoch, learned.len());
@@ -186,6 +203,11 @@ fn split(count: usize, share: f64, seed: u64) -> [Vec<usize>; 2] {
         part.sort_unstable();
         part
     })
+}
+
+/// The share of zeros behind each epoch of so many steps.
+fn shares_of_zeros(ramp: &Ramp, steps: usize, epochs: usize) -> Vec<f64> {
+    (1..=epochs).map(|epoch| ramp.share(epoch * steps - 1, epochs * steps)).collect()
 }
 
 /// How many samples one run of a step takes: from sizes alone, so that results do not depend on the machine.
@@ -240,6 +262,8 @@ struct Told<'c> {
     cx: &'c mut Context,
     /// What the last epoch came to.
     loss: Option<String>,
+    /// The share of zeros behind each epoch, where weights become zero.
+    zeros: Vec<f64>,
 }
 
 impl Watch for Told<'_> {
@@ -256,7 +280,11 @@ impl Watch for Told<'_> {
             Some(accuracy) => format!("epoch {}: loss {loss:.4}, accuracy {accuracy:.4}", epoch.epoch),
             None => format!("epoch {}: loss {loss:.4}", epoch.epoch),
         });
-        self.cx.log.extend(serde_json::to_value(epoch));
+        let mut entry = serde_json::to_value(epoch).expect("an epoch is plain data");
+        if let Some(&share) = self.zeros.get(epoch.epoch - 1) {
+            entry["sparsity"] = share.into();
+        }
+        self.cx.log.push(entry);
     }
 
     fn is_cancelled(&self) -> bool {

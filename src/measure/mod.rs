@@ -1,7 +1,7 @@
 //! What is learned by running models: what one gives and what its values hold, and how far a small one is from the original.
 //!
 //! Law: results depend on models, data and seed alone. Samples run in parallel, but every sum is taken in their order.
-//! Times are measured too and only ever reported; nothing may be decided by them.
+//! Times are measured too, and reported; what is decided by them, where a user asks for that, can be given again.
 
 mod accuracy;
 mod agreement;
@@ -11,6 +11,7 @@ mod gram;
 mod histogram;
 mod interval;
 mod latency;
+mod node_times;
 mod pairing;
 mod ranges;
 mod run;
@@ -36,6 +37,7 @@ pub use errors::Errors;
 pub use gram::{MomentSums, Moments, PairedMoments, sums_of_products};
 pub use interval::Interval;
 pub use latency::{DEFAULT_BUDGET, Latency};
+pub use node_times::node_times;
 pub use pairing::{Pairing, PairingError};
 pub use ranges::{Detail, Distribution, Grid, Range, RangeMethod, distributions, ranges};
 pub use run::{

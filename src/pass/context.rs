@@ -17,6 +17,7 @@ use crate::data::Dataset;
 use crate::ir::{Model, NodeId};
 use crate::measure::Profile;
 use crate::rewrite::{Miss, Outcome, Rules};
+use crate::train::Ramp;
 
 /// What a pass may use besides the model.
 #[derive(Default)]
@@ -40,6 +41,8 @@ pub struct Context {
     /// The same of the time of its nodes.
     pub training_step: Option<Profile>,
     pub wants_profile: bool,
+    /// Weights that are to become zero in the training behind the pass that left this.
+    pub ramp: Option<Ramp>,
     /// What the running pass tells step by step, for the report: one entry an epoch, say.
     pub log: Vec<Json>,
     /// What came of each pass of the pipeline, in the order they first ran.

@@ -33,6 +33,11 @@ pub trait Pass {
     fn needs(&self) -> Needs {
         Needs::Nothing
     }
+
+    /// The pass that has to stand right behind this one, which leaves it something to do, and the option that says so.
+    fn leads_to(&self) -> Option<(&'static str, &'static str)> {
+        None
+    }
 }
 
 /// Whether a pass keeps what the model computes.

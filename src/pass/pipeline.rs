@@ -48,7 +48,9 @@ impl Pipeline {
     /// Reads a pipeline; the name of a group stands for `repeat(...)` of its passes.
     pub fn parse(text: &str, table: &'static [PassInfo]) -> Result<Pipeline, NotationError> {
         let items = notation::parse(text)?.into_iter().map(|written| resolve(written, table));
-        Ok(Pipeline(items.collect::<Result<_, _>>()?))
+        let items: Vec<Item> = items.collect::<Result<_, _>>()?;
+        check_order(&items)?;
+        Ok(Pipeline(items))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -119,7 +121,9 @@ fn resolve(written: Written, table: &'static [PassInfo]) -> Result<Item, Notatio
     let (name, options) = match written {
         Written::Pass { name, options } => (name, options),
         Written::Repeat(items) => {
-            return Ok(Item::Repeat(items.into_iter().map(|item| resolve(item, table)).collect::<Result<_, _>>()?));
+            let items: Vec<Item> = items.into_iter().map(|item| resolve(item, table)).collect::<Result<_, _>>()?;
+            check_order(&items)?;
+            return Ok(Item::Repeat(items));
         }
     };
     let info = find(&name, table)?;
@@ -135,6 +139,20 @@ fn resolve(written: Written, table: &'static [PassInfo]) -> Result<Item, Notatio
         }
         PassKind::Group(members) => Ok(Item::Repeat(members.iter().map(implied).collect::<Result<_, _>>()?)),
     }
+}
+
+/// Whether every pass that leaves something to do has the one behind it that does it.
+fn check_order(items: &[Item]) -> Result<(), NotationError> {
+    for (index, item) in items.iter().enumerate() {
+        let Item::Pass(Step { info, pass, .. }) = item else { continue };
+        let Some((wanted, option)) = pass.leads_to() else { continue };
+        let follows = matches!(items.get(index + 1), Some(Item::Pass(next)) if next.name() == wanted);
+        if !follows {
+            let what = format!("`{option}` is done by the pass behind it, which has to be `{wanted}`");
+            return Err(NotationError::BadOption { pass: info.name.into(), what });
+        }
+    }
+    Ok(())
 }
 
 /// A pass with its default options, that is not asked for by its name.
@@ -252,7 +270,9 @@ fn run_step(step: &Step, model: &mut Model, cx: &mut Context) -> Result<ControlF
     let state = |model: &Model| (model.revision(), model.opsets.clone());
     let (before, start) = (state(model), Instant::now());
     step.pass.run(model, cx).map_err(failed)?;
-    let (changed, time) = (state(model) != before, start.elapsed());
+    // What is left for the next pass to do is no idle run either.
+    let changed = state(model) != before || step.pass.leads_to().is_some() && cx.ramp.is_some();
+    let time = start.elapsed();
 
     let (outcomes, notes) = (std::mem::take(&mut cx.outcomes), std::mem::take(&mut cx.notes));
     let written = format!("{step:#}");

@@ -135,6 +135,10 @@ pub fn train(
                 break 'epochs;
             }
             let done = (epoch - 1) * steps + index;
+            let rises = fit.ramp().filter(|ramp| ramp.rises(done, total)).map(|ramp| ramp.share(done, total));
+            if let Some(share) = rises {
+                fit.thin_out(share, &mut course.updates, average.as_mut());
+            }
             rate = settings.rate * course.factor * settings.schedule.factor(done, total, warmup);
             let samples: Vec<usize> = batch.iter().map(|&place| learned[place]).collect();
             let samples = fit.whole_runs(&samples);
@@ -148,6 +152,9 @@ pub fn train(
             } else {
                 go_back(fit, settings, &mut course, epoch)?;
                 average.clone_from(&course.average);
+                if let Some(share) = fit.ramp().map(|ramp| ramp.share(done, total)) {
+                    fit.thin_out(share, &mut course.updates, average.as_mut());
+                }
             }
         }
         course.last = fit.state();
@@ -156,7 +163,9 @@ pub fn train(
         }
         let judgement = if judged.is_empty() { None } else { Some(fit.judge(judged)?) };
         let beats = |now: Judgement| course.best.as_ref().is_none_or(|(before, _)| now.beats(before));
-        let is_better = judgement.is_none_or(beats);
+        // With fewer zeros, epochs before were no better.
+        let rose = fit.ramp().is_some_and(|ramp| ramp.rises_in((epoch - 1) * steps..epoch * steps, total));
+        let is_better = rose || judgement.is_none_or(beats);
         if let Some(judgement) = judgement.filter(|_| is_better) {
             course.best = Some((judgement, fit.state()));
         }
@@ -177,6 +186,12 @@ pub fn train(
     }
     if let Some(state) = course.best.as_ref().map(|(_, state)| state).or(average.as_ref()) {
         fit.restore(state);
+    }
+    if let Some(to) = fit.ramp().map(|ramp| ramp.to) {
+        let count = fit.thin_out(to, &mut course.updates, None);
+        if count > 0 {
+            course.notes.push(format!("training ended too early: the last {count} weights became zero at once"));
+        }
     }
     Ok(course)
 }

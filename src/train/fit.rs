@@ -11,6 +11,7 @@ use super::joint::{Gradient, Joint, Plan, Step};
 use super::lessons::Lessons;
 use super::loss::Loss;
 use super::optimizer::{Updates, clip};
+use super::ramp::Ramp;
 use crate::ir::{Model, Tensor, ValueId};
 use crate::runtime::{NodeTime, RuntimeError, Shared, memory};
 
@@ -25,7 +26,9 @@ pub struct Fit<'a> {
     /// How samples are changed where they are learned from, and in which epoch.
     augmentation: Option<Augmentation>,
     epoch: usize,
-    keeps_zeros: bool,
+    /// Of which weights elements that are zero stay so.
+    holds_zeros: Vec<bool>,
+    ramp: Option<&'a Ramp>,
     /// Samples of one run.
     samples: usize,
     values: Vec<ValueId>,
@@ -61,7 +64,8 @@ impl<'a> Fit<'a> {
             losses: plan.goals.iter().map(|goal| goal.loss).collect(),
             augmentation: None,
             epoch: 0,
-            keeps_zeros: false,
+            holds_zeros: vec![false; values.len()],
+            ramp: None,
             samples: plan.samples,
             decays: plan.weights.iter().map(|weight| weight.decays).collect(),
             weights: values.iter().map(shared).collect::<Result<_, _>>()?,
@@ -78,7 +82,42 @@ impl<'a> Fit<'a> {
 
     /// Lets elements of matrices and kernels that are zero stay so.
     pub fn keep_zeros(&mut self) {
-        self.keeps_zeros = true;
+        self.holds_zeros.iter_mut().zip(&self.decays).for_each(|(holds, decays)| *holds |= decays);
+    }
+
+    /// Lets elements of weights become zero while they are trained, as all weights of the ramp are.
+    pub fn climb(&mut self, ramp: &'a Ramp) {
+        self.holds_zeros.iter_mut().zip(&self.values).for_each(|(holds, value)| *holds |= ramp.values.contains(value));
+        self.ramp = Some(ramp);
+    }
+
+    pub(super) fn ramp(&self) -> Option<&'a Ramp> {
+        self.ramp
+    }
+
+    /// Lets such a share of the elements of the ramp's weights be zero, also in an average of the weights. Returns how many were not.
+    pub(super) fn thin_out(&mut self, share: f64, updates: &mut Updates, average: Option<&mut State>) -> usize {
+        let Some(ramp) = self.ramp else { return 0 };
+        let place = |value: &ValueId| self.values.iter().position(|other| other == value).expect("they are trained");
+        let places: Vec<usize> = ramp.values.iter().map(place).collect();
+        let weights: Vec<&[f32]> =
+            places.iter().map(|&place| self.weights[place].floats().expect("weights are f32")).collect();
+        let removed = (ramp.removed)(&weights, share);
+        let mut average = average;
+        let mut count = 0;
+        for (place, removed) in places.into_iter().zip(removed) {
+            let weight = self.weights[place].floats_mut().expect("weights are f32");
+            for (w, _) in weight.iter_mut().zip(&removed).filter(|(_, removed)| **removed) {
+                count += usize::from(*w != 0.0);
+                *w = 0.0;
+            }
+            if let Some(average) = &mut average {
+                let weight = average.weights[place].iter_mut().zip(&removed);
+                weight.filter(|(_, removed)| **removed).for_each(|(w, _)| *w = 0.0);
+            }
+            updates.forget(place, &removed);
+        }
+        count
     }
 
     pub(super) fn begin(&mut self, epoch: usize) {
@@ -144,9 +183,7 @@ impl<'a> Fit<'a> {
         limit: Option<f64>,
     ) -> Result<(f64, f64), RuntimeError> {
         let Derivative { loss, mut gradients, statistics } = self.gradients(samples)?;
-        if self.keeps_zeros {
-            self.hold_zeros(&mut gradients);
-        }
+        self.hold_zeros(&mut gradients);
         let norm = clip(&mut gradients, limit);
         if loss.is_finite() && norm.is_finite() {
             updates.step(&mut self.weights, &self.decays, &gradients, rate as f32);
@@ -159,7 +196,7 @@ impl<'a> Fit<'a> {
 
     /// Without a gradient, what is zero does not decay either.
     fn hold_zeros(&self, gradients: &mut [Vec<f32>]) {
-        let all = gradients.par_iter_mut().zip(&self.weights).zip(&self.decays).filter(|(_, decays)| **decays);
+        let all = gradients.par_iter_mut().zip(&self.weights).zip(&self.holds_zeros).filter(|(_, holds)| **holds);
         all.for_each(|((gradient, weight), _)| {
             let weight = weight.floats().expect("weights are f32");
             gradient.iter_mut().zip(weight).filter(|(_, w)| **w == 0.0).for_each(|(g, _)| *g = 0.0);

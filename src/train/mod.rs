@@ -7,7 +7,7 @@
 //! - [`lessons`] are samples with what is wanted of them, labels or what a teacher says, its [`answers`]; [`augment`] changes
 //!   them at random.
 //! - [`optimizer`] and [`schedule`] turn gradients into steps; [`fit`] takes one, and [`course`] epochs of them, from a
-//!   [`checkpoint`] if need be.
+//!   [`checkpoint`] if need be; a [`ramp`] makes more and more weights zero on the way.
 //!
 //! Law: samples go to threads in small groups whose number does not depend on the threads, and sums are taken in a fixed
 //! order, so that the same seed gives the same weights everywhere.
@@ -23,6 +23,7 @@ pub mod joint;
 pub mod lessons;
 pub mod loss;
 pub mod optimizer;
+pub mod ramp;
 pub mod schedule;
 pub mod weights;
 
@@ -37,6 +38,7 @@ pub use joint::{Joint, Plan};
 pub use lessons::{Lessons, Target};
 pub use loss::{Goal, Loss};
 pub use optimizer::Optimizer;
+pub use ramp::Ramp;
 pub use schedule::Schedule;
 pub use weights::Weight;
 

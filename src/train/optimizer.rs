@@ -56,6 +56,14 @@ impl Updates {
         self.steps
     }
 
+    /// Forgets what is known of some elements of a weight.
+    pub(super) fn forget(&mut self, weight: usize, elements: &[bool]) {
+        let Memory { first, second } = &mut self.memories[weight];
+        for memory in [first, second] {
+            memory.iter_mut().zip(elements).filter(|(_, forget)| **forget).for_each(|(x, _)| *x = 0.0);
+        }
+    }
+
     /// What is remembered of each weight.
     pub(super) fn memories(&self) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
         self.memories.iter().map(|memory| (memory.first.clone(), memory.second.clone())).unzip()

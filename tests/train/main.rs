@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "other tests need the rest")]
 mod corpus;
 mod course;
+mod gradual;
 mod interrupts;
 mod options;
 mod qat;
@@ -155,6 +156,11 @@ struct Distilled {
 
 /// `student` after `distill` with these options, in a pool of so many threads, on 64 digits.
 fn distilled(student: &Model, options: &str, threads: usize, prepare: impl FnOnce(&mut Context) + Send) -> Distilled {
+    trained(student, &format!("distill({options})"), threads, prepare)
+}
+
+/// The same of a pipeline whose last pass trains.
+fn trained(student: &Model, pipeline: &str, threads: usize, prepare: impl FnOnce(&mut Context) + Send) -> Distilled {
     let original = onnx::read(Path::new("testdata/models/mnist_resdw.onnx")).unwrap().model;
     let data = Dataset::open(Path::new("testdata/models/mnist_resdw.npz"), &original).unwrap();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -163,8 +169,9 @@ fn distilled(student: &Model, options: &str, threads: usize, prepare: impl FnOnc
         let mut cx = Context { seed: 3, data: Some(data), original: Some(Arc::new(original)), ..Context::default() };
         cx.observers.push(Box::new(Verify));
         prepare(&mut cx);
-        run(&mut model, &format!("distill({options})"), &mut cx);
-        let (log, notes) = (cx.reports[0].log.clone(), cx.reports[0].notes.clone());
+        run(&mut model, pipeline, &mut cx);
+        let report = cx.reports.last().expect("passes ran");
+        let (log, notes) = (report.log.clone(), report.notes.clone());
         Distilled { bytes: onnx::encode(&model).unwrap(), log, notes, training_graph: cx.training_graph.take() }
     })
 }
@@ -251,14 +258,14 @@ fn normalizations_learn_the_statistics_of_the_samples() {
 #[test]
 fn frozen_weights_stay_as_they_are() {
     let student = student();
-    let trained = distilled(&student, "epochs=1,freeze=[\"w*\",\"b*\"]", 1, |_| {});
-    let trained = onnx::decode(trained.bytes.into(), None).unwrap().model;
+    let after = distilled(&student, "epochs=1,freeze=[\"w*\",\"b*\"]", 1, |_| {});
+    let after = onnx::decode(after.bytes.into(), None).unwrap().model;
     let weight = |model: &Model, name: &str| {
         let (value, _) = model.all_values().find(|(_, value)| value.name == name).unwrap();
         model.constant(value).unwrap().clone()
     };
     for (name, stays) in [("w0", true), ("b1", true), ("head", false), ("head_bias", false)] {
-        assert_eq!(weight(&student, name).same_data(&weight(&trained, name)), stays, "{name}");
+        assert_eq!(weight(&student, name).same_data(&weight(&after, name)), stays, "{name}");
     }
 }
 
