@@ -29,7 +29,7 @@ def feed(inputs, size):
         if of.name in given: shape = [int(n) for n in given[of.name].split(",")]
         else: shape = [n if isinstance(n, int) and n > 0 else int(given.get(n, 2)) for n in of.shape]
         if "int" in of.type:
-            ids = np.ones(shape) if "mask" in of.name else rng.integers(0, 100, shape)
+            ids = np.ones(shape) if "mask" in of.name else rng.integers(0, 16, shape)
             values[of.name] = ids.astype(np.int32 if "int32" in of.type else np.int64)
         else:
             values[of.name] = rng.standard_normal(shape).astype(np.float32)

@@ -55,7 +55,8 @@ impl Masking<'_> {
         let raw = self.model.insert_many_before(self.node, again, "whole", self.model.node(self.node).outputs.len());
         let outputs = self.model.node(self.node).outputs.clone();
         for (result, raw) in outputs.into_iter().zip(raw) {
-            let Some(result) = result else { continue };
+            // The node goes with the last result that is read, and with it those that nobody reads.
+            let Some(result) = result.filter(|&result| self.model.is_value_live(result)) else { continue };
             debug_assert!(results.contains(&result));
             let zeros = self.zeroed(raw, result);
             let Some((condition, x, y)) = zeros else {

@@ -83,7 +83,7 @@ fn zeros_that_several_layers_start_from_do_not_tie_them() {
          zeros = ConstantOfShape (target)
          h1 = Slice (zeros, first, second, first)
          h2 = Slice (zeros, second, end, first)
-         y1 = LSTM <hidden_size = 6, direction = \"bidirectional\"> (x, w, r, , , h1, h1)
+         y1, unread, cell = LSTM <hidden_size = 6, direction = \"bidirectional\"> (x, w, r, , , h1, h1)
          t1 = Transpose <perm = [0, 2, 1, 3]> (y1)
          s1 = Reshape (t1, flat)
          y2 = LSTM <hidden_size = 6, direction = \"bidirectional\"> (s1, v, q, , , h2, h2)

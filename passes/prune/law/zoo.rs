@@ -86,11 +86,11 @@ fn keeps_the_law(file: &Path, cuts: u64, judge: Option<&str>) {
         let removed = subject.some(seed, [0.3, 0.6][seed as usize % 2]);
         let (small, masked) = subject.both(&removed);
         let error = distance(&masked, &small, &inputs);
-        assert!(error <= TOLERANCE, "{name}, cut {seed}: off by {error:e} of the range");
-        most = most.max(error);
         if let Some(judge) = judge {
             judged(judge, &small, &masked, others);
         }
+        assert!(error <= TOLERANCE, "{name}, cut {seed}: off by {error:e} of the range");
+        most = most.max(error);
     }
     println!("    {cuts} cuts are off by {most:.1e} of the range at the most");
 }
