@@ -117,6 +117,6 @@ mod tests {
         let refused = ran("prune(channels=0.25,rewind=\"/nowhere.onnx\")").unwrap_err();
         assert!(refused.contains("`rewind`: ") && refused.contains("/nowhere.onnx"), "{refused}");
         let refused = ran("prune(channels=0.25,rewind=a,reconstruct=true)").unwrap_err();
-        assert!(refused.contains("`reconstruct` and `vocabulary` are for trained ones"), "{refused}");
+        assert!(refused.contains("`criterion=obs` and `vocabulary` are for trained ones"), "{refused}");
     }
 }
