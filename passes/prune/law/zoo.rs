@@ -81,7 +81,7 @@ fn keeps_the_law(file: &Path, cuts: u64, judge: Option<&str>) {
     let own: Vec<String> = own.split_whitespace().map(String::from).collect();
     let sizes = FixedSizes::parse(&subject.model, &own).unwrap_or_default();
     let inputs = subject.inputs(&sizes);
-    let mut most = 0f64;
+    let mut worst = (0f64, 0);
     for seed in 0..cuts {
         let removed = subject.some(seed, [0.3, 0.6][seed as usize % 2]);
         let (small, masked) = subject.both(&removed);
@@ -89,10 +89,14 @@ fn keeps_the_law(file: &Path, cuts: u64, judge: Option<&str>) {
         if let Some(judge) = judge {
             judged(judge, &small, &masked, others);
         }
-        assert!(error <= TOLERANCE, "{name}, cut {seed}: off by {error:e} of the range");
-        most = most.max(error);
+        if error > worst.0 {
+            worst = (error, seed);
+        }
     }
+    let (most, seed) = worst;
     println!("    {cuts} cuts are off by {most:.1e} of the range at the most");
+    // After all of them, so that the judge has seen each: it may count in doubles.
+    assert!(most <= TOLERANCE, "{name}, cut {seed}: off by {most:e} of the range");
 }
 
 /// Lets the judge look at both.
