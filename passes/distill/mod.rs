@@ -4,10 +4,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ir::{Model, ValueId};
-use crate::pass::{Context, Effect, Needs, Pass, PassError, PassInfo};
+use crate::pass::{Context, Effect, Needs, Pass, PassError, PassInfo, refuse_unless};
 use crate::passes::teach::augment::Changes;
 use crate::passes::teach::hints::Hint;
-use crate::passes::teach::{Judged, Objective, Recipe, frozen, refuse_unless, teach};
+use crate::passes::teach::{Judged, Objective, Recipe, frozen, teach};
 use crate::train::weights::{separate, weights};
 use crate::train::{Optimizer, Schedule, Settings};
 

@@ -37,7 +37,7 @@ use crate::analysis::{Cost, Shapes};
 use crate::data::Dataset;
 use crate::ir::{Model, Tensor};
 use crate::measure::{Pairing, Watch};
-use crate::pass::{Context, Effect, Needs, Pass, PassError, PassInfo};
+use crate::pass::{Context, Effect, Needs, Pass, PassError, PassInfo, refuse_unless};
 use crate::passes::names::{globs, is_named};
 use crate::passes::rewind::rewound;
 use crate::rewrite::Miss;
@@ -354,21 +354,26 @@ impl Pass for Prune {
     }
 
     fn check(&self) -> Result<(), PassError> {
-        let not = |holds: bool, what: &str| if holds { Ok(()) } else { Err(PassError(what.into())) };
         let is_share = |amount: Amount| amount.share() > 0.0 && amount.share() < 1.0;
-        not(self.amount(None)?.is_none_or(is_share), "what is cut is a share between 0 and 1")?;
-        not(self.latency.is_some() || self.latency_table.is_none(), "`latency-table` is for `latency`")?;
+        refuse_unless(self.amount(None)?.is_none_or(is_share), "what is cut is a share between 0 and 1")?;
+        refuse_unless(self.latency.is_some() || self.latency_table.is_none(), "`latency-table` is for `latency`")?;
         let is_depth = |depth: f64| depth > 0.0 && (depth < 1.0 || depth.fract() == 0.0 && depth.is_finite());
-        not(self.depth.is_none_or(is_depth), "`depth` is a share of the branches below 1, or a whole number of them")?;
-        not(self.vocabulary != Some(0), "`vocabulary` is 0: ids that occur are counted from 1")?;
-        not(self.unknown.is_none() || self.vocabulary.is_some(), "`unknown` is for a `vocabulary` that is pruned")?;
-        not(self.samples > 0, "`samples` is 0")?;
-        not(
+        refuse_unless(
+            self.depth.is_none_or(is_depth),
+            "`depth` is a share of the branches below 1, or a whole number of them",
+        )?;
+        refuse_unless(self.vocabulary != Some(0), "`vocabulary` is 0: ids that occur are counted from 1")?;
+        refuse_unless(
+            self.unknown.is_none() || self.vocabulary.is_some(),
+            "`unknown` is for a `vocabulary` that is pruned",
+        )?;
+        refuse_unless(self.samples > 0, "`samples` is 0")?;
+        refuse_unless(
             self.rewind.is_none() || !self.reconstructs() && self.vocabulary.is_none(),
             "`rewind` takes weights from before training: `reconstruct`, `criterion=obs` and `vocabulary` are for trained ones",
         )?;
-        not(self.round_to > 0, "`round-to` is 0")?;
-        not(self.minimum > 0, "`minimum` is 0: a layer without channels is none")
+        refuse_unless(self.round_to > 0, "`round-to` is 0")?;
+        refuse_unless(self.minimum > 0, "`minimum` is 0: a layer without channels is none")
     }
 
     fn needs(&self) -> Needs {

@@ -37,10 +37,10 @@ use serde_json::{Map, Value as Json};
 
 use crate::ir::Model;
 use crate::measure::RangeMethod;
-use crate::pass::{Context, Effect, Needs, Pass, PassError, PassInfo};
+use crate::pass::{Context, Effect, Needs, Pass, PassError, PassInfo, refuse_unless};
 use crate::passes::names::globs;
 use crate::passes::teach::augment::Changes;
-use crate::passes::teach::{Judged, Objective, Recipe, refuse_unless};
+use crate::passes::teach::{Judged, Objective, Recipe};
 use crate::rewrite::Outcome;
 use crate::train::{self, Optimizer, Schedule};
 use aids::{BiasCorrection, Rounding};

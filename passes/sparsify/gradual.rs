@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::select::{Amount, removed};
 use super::weight::Weight;
 use super::{Criterion, Found, Schedule, Sparsify, Store};
-use crate::pass::{Context, PassError};
+use crate::pass::{Context, PassError, refuse_unless};
 use crate::train::Ramp;
 
 /// The share of the steps in which zeros become more, where nothing is said.
@@ -15,17 +15,19 @@ const UNTIL: f64 = 0.75;
 impl Sparsify {
     /// Refuses what does not go together with the schedule.
     pub(super) fn check_schedule(&self) -> Result<(), PassError> {
-        let not = |holds: bool, what: &str| if holds { Ok(()) } else { Err(PassError(what.into())) };
         if self.schedule == Schedule::Once {
-            return not(self.until.is_none(), "`until` is for `schedule=gradual`");
+            return refuse_unless(self.until.is_none(), "`until` is for `schedule=gradual`");
         }
-        not(self.until.is_none_or(|until| until > 0.0 && until <= 1.0), "`until` is a share above 0, up to 1")?;
-        not(
+        refuse_unless(
+            self.until.is_none_or(|until| until > 0.0 && until <= 1.0),
+            "`until` is a share above 0, up to 1",
+        )?;
+        refuse_unless(
             self.criterion == Criterion::Magnitude,
             "`schedule=gradual` looks at weights while they change: it is for `criterion=magnitude`",
         )?;
-        not(self.rewind.is_none(), "`rewind` is for weights that become zero at once")?;
-        not(
+        refuse_unless(self.rewind.is_none(), "`rewind` is for weights that become zero at once")?;
+        refuse_unless(
             self.store == Store::Dense,
             "`store=sparse` is for weights that become zero at once: store them in a pass behind",
         )

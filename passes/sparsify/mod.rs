@@ -20,7 +20,7 @@ use crate::data::{Dataset, Random};
 use crate::ir::{Model, NodeId, Tensor};
 use crate::measure::{Reading, Watch, gzip_bytes};
 use crate::onnx;
-use crate::pass::{Context, Effect, Needs, Pass, PassError, PassInfo};
+use crate::pass::{Context, Effect, Needs, Pass, PassError, PassInfo, refuse_unless};
 use crate::passes::names::{globs, is_named};
 use crate::passes::quantize::{Layer, is_layer};
 use crate::passes::rewind::rewound;
@@ -380,17 +380,16 @@ impl Pass for Sparsify {
     }
 
     fn check(&self) -> Result<(), PassError> {
-        let not = |holds: bool, what: &str| if holds { Ok(()) } else { Err(PassError(what.into())) };
         if let Amount::Share(share) = self.amount()? {
-            not(share > 0.0 && share < 1.0, "`sparsity` is a share between 0 and 1")?;
+            refuse_unless(share > 0.0 && share < 1.0, "`sparsity` is a share between 0 and 1")?;
         }
         let has_scope = self.pattern.is_none() && self.criterion != Criterion::Hessian;
-        not(
+        refuse_unless(
             self.scope.is_none() || has_scope,
             "`scope` says nothing with `pattern`, which looks at each group, and with `criterion=hessian`, which looks at each \
              layer; leave it out",
         )?;
-        not(self.samples > 0, "`samples` is 0")?;
+        refuse_unless(self.samples > 0, "`samples` is 0")?;
         self.check_schedule()
     }
 

@@ -1,9 +1,8 @@
 //! Which inputs of a model are images and tokens, and how they are changed.
 
-use super::refuse_unless;
 use crate::ir::op::{Cast, Gather, Identity};
 use crate::ir::{DType, Model, Tensor, Use, ValueId};
-use crate::pass::PassError;
+use crate::pass::{PassError, refuse_unless};
 use crate::train::Augmentation;
 use crate::train::augment::Masking;
 

@@ -18,7 +18,7 @@ use crate::analysis::{Cost, FixedSizes, Shapes};
 use crate::data::Random;
 use crate::ir::{Model, Tensor};
 use crate::measure::Profile;
-use crate::pass::{Context, PassError};
+use crate::pass::{Context, PassError, refuse_unless};
 use crate::passes::names::globs;
 use crate::train::joint::can_stack;
 use crate::train::{
@@ -100,11 +100,6 @@ impl Objective {
     }
 }
 
-/// The refusal of options that mean nothing.
-pub(super) fn refuse_unless(holds: bool, why: &str) -> Result<(), PassError> {
-    if holds { Ok(()) } else { Err(PassError(why.into())) }
-}
-
 /// Trains the weights `trained` of `model`, and writes them into it.
 pub(super) fn teach(
     model: &mut Model,
@@ -140,8 +135,7 @@ pub(super) fn teach(
         // The entropy of what two samples want together is another.
         lessons.floor.clear();
     }
-    let mut identity = identity(recipe, &plan, &lessons, cx.seed);
-    identity.extend(recipe.ramp.iter().map(|ramp| format!(", {}", ramp.identity)));
+    let identity = identity(recipe, &plan, &lessons, cx.seed);
     let mut fit = Fit::new(joint, &plan, &lessons).map_err(failed)?;
     if let Some(augmentation) = augmentation {
         fit.augment(augmentation);
@@ -245,7 +239,8 @@ fn identity(recipe: &Recipe, plan: &Plan, lessons: &Lessons, seed: u64) -> Strin
     }
     let samples = [0, lessons.inputs.len() / 2, lessons.inputs.len() - 1];
     samples.iter().flat_map(|&sample| &lessons.inputs[sample]).for_each(|tensor| tensor.hash_data(&mut hasher));
-    format!("{} seed {seed} {} samples, {:016x}", recipe.options, lessons.inputs.len(), hasher.finish())
+    let ramp = recipe.ramp.as_ref().map_or(String::new(), |ramp| format!(", {}", ramp.identity));
+    format!("{} seed {seed} {} samples, {:016x}{ramp}", recipe.options, lessons.inputs.len(), hasher.finish())
 }
 
 /// The weights that stay as they are.

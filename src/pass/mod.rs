@@ -61,3 +61,8 @@ pub enum Needs {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct PassError(pub String);
+
+/// The refusal of options that mean nothing.
+pub fn refuse_unless(holds: bool, why: &str) -> Result<(), PassError> {
+    if holds { Ok(()) } else { Err(PassError(why.into())) }
+}

@@ -2,14 +2,11 @@
 //!
 //! Law: the result is used only where it gives for each sample what the model gave for it in its batch.
 
-use super::lessons::stacked;
+use super::stack::{is_near, rows, stacked};
 use crate::analysis::Shapes;
 use crate::ir::op::Reshape;
 use crate::ir::{Dim, Model, Size, Tensor, Type, TypeKind, ValueId};
 use crate::runtime::Runner;
-
-/// How far results may differ, over the largest of them: sums may be taken in another order.
-const TOLERANCE: f32 = 1e-4;
 
 /// `model` for any number of samples; none if its inputs have different first axes, or none that is fixed, if sizes that
 /// are written into it do not allow that, or if it mixes samples. Each of `samples` holds a tensor for each input.
@@ -99,26 +96,11 @@ fn gives_the_same(model: &Model, open: &Model, samples: &[Vec<Tensor>]) -> Optio
 
 /// One index of the first axis, which stays.
 fn row(tensor: &Tensor, index: usize) -> Option<Tensor> {
-    let (bytes, rows) = (tensor.bytes()?, *tensor.shape().first()?);
-    let size = bytes.len().checked_div(rows)?;
-    let mut shape = tensor.shape().to_vec();
-    shape[0] = 1;
-    Tensor::new(tensor.dtype(), shape, bytes.slice(index * size..(index + 1) * size)).ok()
+    rows(tensor, index..index + 1)
 }
 
 fn last_row(tensor: &Tensor) -> Option<Tensor> {
     row(tensor, tensor.shape().first()?.checked_sub(1)?)
-}
-
-/// Whether tensors are equal but for the order of sums.
-pub(super) fn is_near(a: &Tensor, b: &Tensor) -> bool {
-    match (a.floats(), b.floats()) {
-        (Some(a), Some(b)) => {
-            let range = b.iter().fold(f32::MIN_POSITIVE, |range, x| range.max(x.abs()));
-            a.len() == b.len() && std::iter::zip(&*a, &*b).all(|(a, b)| (a - b).abs() <= TOLERANCE * range)
-        }
-        _ => a == b,
-    }
 }
 
 #[cfg(test)]

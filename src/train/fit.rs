@@ -312,6 +312,17 @@ enum Sum {
     Rows(Vec<(Tensor, Tensor)>),
 }
 
+impl Sum {
+    /// Those of a whole weight.
+    fn elements(&self) -> Cow<'_, [f32]> {
+        match self {
+            Sum::Run(run) => floats(run),
+            Sum::Runs(runs) => Cow::Borrowed(runs),
+            Sum::Zero | Sum::Rows(_) => Cow::default(),
+        }
+    }
+}
+
 fn floats(tensor: &Tensor) -> Cow<'_, [f32]> {
     tensor.floats().unwrap_or_default()
 }
@@ -337,15 +348,11 @@ impl Sums {
     fn add(&mut self, more: Sums) {
         self.loss += more.loss;
         self.gradients.par_iter_mut().zip(more.gradients).for_each(|(sum, more)| match (&mut *sum, more) {
-            (Sum::Run(first), Sum::Run(second)) => {
-                *sum = Sum::Runs(floats(first).iter().zip(&*floats(&second)).map(|(a, b)| a + b).collect());
-            }
-            (Sum::Run(first), Sum::Runs(second)) => {
-                *sum = Sum::Runs(floats(first).iter().zip(second).map(|(a, b)| a + b).collect());
-            }
-            (Sum::Runs(sum), Sum::Run(more)) => add(sum, &floats(&more)),
-            (Sum::Runs(sum), Sum::Runs(more)) => add(sum, &more),
             (Sum::Rows(sum), Sum::Rows(more)) => sum.extend(more),
+            (Sum::Runs(sum), more) => add(sum, &more.elements()),
+            (Sum::Run(first), more @ (Sum::Run(_) | Sum::Runs(_))) => {
+                *sum = Sum::Runs(floats(first).iter().zip(&*more.elements()).map(|(a, b)| a + b).collect());
+            }
             _ => {}
         });
         for (sum, more) in self.statistics.iter_mut().zip(&more.statistics) {
@@ -391,8 +398,9 @@ fn add_in_order(total: &Mutex<Total>, place: usize, sums: Sums) {
     if std::mem::replace(&mut now.is_taken, true) {
         return;
     }
-    let mut next = now.count;
-    while let Some(more) = now.waiting.remove(&next) {
+    loop {
+        let next = now.count;
+        let Some(more) = now.waiting.remove(&next) else { break };
         let sums = now.sums.take();
         // Nobody waits for the lock meanwhile: what adds in parallel may take up another group.
         drop(now);
@@ -403,9 +411,8 @@ fn add_in_order(total: &Mutex<Total>, place: usize, sums: Sums) {
                 sums
             }
         };
-        next += 1;
         now = lock();
-        (now.sums, now.count) = (Some(sums), next);
+        (now.sums, now.count) = (Some(sums), next + 1);
     }
     now.is_taken = false;
 }

@@ -5,8 +5,8 @@ use rayon::prelude::*;
 use super::TrainError;
 use super::answers::Answers;
 use super::augment::{Augmentation, Drawn, blend};
-use super::batch::is_near;
 use super::loss::Loss;
+use super::stack::{is_near, parts, stacked};
 use crate::ir::{Model, Tensor, ValueId};
 use crate::runtime::{Execution, Runner, RuntimeError, Shared};
 
@@ -232,35 +232,6 @@ impl Target {
         };
         [teacher, second]
     }
-}
-
-/// Tensors of one shape, one after the other along the first axis.
-pub(super) fn stacked(parts: &[&Tensor]) -> Result<Tensor, RuntimeError> {
-    let first = parts[0];
-    if parts.len() == 1 {
-        return Ok(first.clone());
-    }
-    let mut bytes = Vec::with_capacity(first.byte_len() * parts.len());
-    for part in parts {
-        if (part.shape(), part.dtype()) != (first.shape(), first.dtype()) {
-            return Err(RuntimeError::Input("differs in shape between samples".into()));
-        }
-        bytes.extend_from_slice(part.bytes().ok_or_else(|| RuntimeError::Input("is made of strings".into()))?);
-    }
-    let mut shape = first.shape().to_vec();
-    shape[0] *= parts.len();
-    Ok(Tensor::new(first.dtype(), shape, bytes.into())?)
-}
-
-/// What [`stacked`] has put together; none if the first axis cannot be cut so.
-fn parts(whole: &Tensor, count: usize) -> Option<Vec<Tensor>> {
-    let (bytes, rows) = (whole.bytes()?, *whole.shape().first()?);
-    let size = bytes.len() / count;
-    let mut shape = whole.shape().to_vec();
-    shape[0] = rows / count;
-    let part =
-        |index: usize| Tensor::new(whole.dtype(), shape.clone(), bytes.slice(index * size..(index + 1) * size)).ok();
-    rows.is_multiple_of(count).then(|| (0..count).map(part).collect())?
 }
 
 #[cfg(test)]

@@ -1,14 +1,11 @@
 //! Weights that become zero while a model is trained.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use onnxshrink::ir::Model;
 use onnxshrink::onnx;
-use onnxshrink::pass::{Context, Observer, Pipeline};
+use onnxshrink::pass::{Context, Pipeline};
 use onnxshrink::passes;
 
-use super::{Distilled, distilled, student, trained};
+use super::{Distilled, Interrupt, distilled, student, trained};
 
 /// The elements of matrices and kernels, in their order: 54, 648 and 120.
 fn matrices(bytes: &[u8]) -> Vec<Vec<f32>> {
@@ -89,17 +86,6 @@ fn the_same_seed_gives_the_same_zeros_on_any_number_of_threads() {
     assert!(of(1) == of(2), "the models differ");
     let plain = distilled(&student(), TRAINING, 2, |_| {}).bytes;
     assert!(of(2) != plain);
-}
-
-struct Interrupt {
-    finish: Arc<AtomicBool>,
-    steps: usize,
-}
-
-impl Observer for Interrupt {
-    fn progress(&mut self, done: usize, _: usize, _: &str) {
-        self.finish.store(done >= self.steps, Ordering::Relaxed);
-    }
 }
 
 #[test]

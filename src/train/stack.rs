@@ -1,0 +1,55 @@
+//! Samples put together along their first axis, and taken apart again.
+
+use std::ops::Range;
+
+use crate::ir::Tensor;
+use crate::runtime::RuntimeError;
+
+/// How far results may differ, over the largest of them: sums may be taken in another order.
+const TOLERANCE: f32 = 1e-4;
+
+/// Tensors of one shape, one after the other along the first axis.
+pub(super) fn stacked(parts: &[&Tensor]) -> Result<Tensor, RuntimeError> {
+    let first = parts[0];
+    if parts.len() == 1 {
+        return Ok(first.clone());
+    }
+    let mut bytes = Vec::with_capacity(first.byte_len() * parts.len());
+    for part in parts {
+        if (part.shape(), part.dtype()) != (first.shape(), first.dtype()) {
+            return Err(RuntimeError::Input("differs in shape between samples".into()));
+        }
+        bytes.extend_from_slice(part.bytes().ok_or_else(|| RuntimeError::Input("is made of strings".into()))?);
+    }
+    let mut shape = first.shape().to_vec();
+    shape[0] *= parts.len();
+    Ok(Tensor::new(first.dtype(), shape, bytes.into())?)
+}
+
+/// What [`stacked`] has put together; none if the first axis cannot be cut so.
+pub(super) fn parts(whole: &Tensor, count: usize) -> Option<Vec<Tensor>> {
+    let length = *whole.shape().first()?;
+    let size = length / count;
+    let part = |index: usize| rows(whole, index * size..(index + 1) * size);
+    length.is_multiple_of(count).then(|| (0..count).map(part).collect())?
+}
+
+/// Some indices of the first axis, which stays.
+pub(super) fn rows(tensor: &Tensor, range: Range<usize>) -> Option<Tensor> {
+    let (bytes, length) = (tensor.bytes()?, *tensor.shape().first()?);
+    let size = bytes.len().checked_div(length)?;
+    let mut shape = tensor.shape().to_vec();
+    shape[0] = range.len();
+    Tensor::new(tensor.dtype(), shape, bytes.slice(range.start * size..range.end * size)).ok()
+}
+
+/// Whether tensors are equal but for the order of sums.
+pub(super) fn is_near(a: &Tensor, b: &Tensor) -> bool {
+    match (a.floats(), b.floats()) {
+        (Some(a), Some(b)) => {
+            let range = b.iter().fold(f32::MIN_POSITIVE, |range, x| range.max(x.abs()));
+            a.len() == b.len() && std::iter::zip(&*a, &*b).all(|(a, b)| (a - b).abs() <= TOLERANCE * range)
+        }
+        _ => a == b,
+    }
+}
