@@ -14,25 +14,19 @@ use globset::GlobSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::analysis::{Cost, FixedSizes, Shapes};
 use crate::data::Random;
 use crate::ir::{Model, Tensor};
 use crate::measure::Profile;
 use crate::pass::{Context, PassError, refuse_unless};
 use crate::passes::names::globs;
-use crate::train::joint::can_stack;
+use crate::runtime::samples_of_a_run;
+use crate::runtime::stack::{can_stack, can_stack_samples};
 use crate::train::{
     Checkpoint, Epoch, Fit, Joint, Lessons, Loss, Plan, Ramp, Settings, Watch, Weight, open_batch, train,
 };
 use augment::Changes;
 use hints::Hint;
 use lessons::{Lesson, complete, lesson};
-
-/// One run is to be worth so many multiply-accumulates: below, starting it takes longer than computing it.
-const RUN: u64 = 4_000_000;
-
-/// The multiply-accumulates that one weight of a run is worth: it is packed twice, and its gradient is moved.
-const MOVE: u64 = 800;
 
 /// A step is at least so many runs, for as many threads.
 const RUNS: usize = 4;
@@ -115,7 +109,7 @@ pub(super) fn teach(
     let ends = [sample.clone(), lessons.inputs[lessons.inputs.len() - 1].clone()];
     let open = if can_stack(model) { None } else { open_batch(model, &ends) };
     let stacking = open.as_ref().unwrap_or(model);
-    let samples = samples_of_a_run(stacking, &sample, recipe);
+    let samples = samples_of_a_step(stacking, &sample, recipe);
     let plan = Plan {
         model: stacking,
         weights: &trained,
@@ -205,30 +199,13 @@ fn shares_of_zeros(ramp: &Ramp, steps: usize, epochs: usize) -> Vec<f64> {
 }
 
 /// How many samples one run of a step takes: from sizes alone, so that results do not depend on the machine.
-fn samples_of_a_run(model: &Model, sample: &[Tensor], recipe: &Recipe) -> usize {
-    let worth = samples_together(model, sample);
+fn samples_of_a_step(model: &Model, sample: &[Tensor], recipe: &Recipe) -> usize {
+    let worth = samples_of_a_run(model, sample);
     match recipe.batch_statistics {
         // Mean and variance are those of one run.
-        true if can_be_stacked(model, sample) => recipe.settings.batch.min(32),
+        true if can_stack_samples(model, sample) => recipe.settings.batch.min(32),
         _ => worth.min(recipe.settings.batch.div_ceil(RUNS)),
     }
-}
-
-/// How many samples are worth a run.
-pub(super) fn samples_together(model: &Model, sample: &[Tensor]) -> usize {
-    if !can_be_stacked(model, sample) {
-        return 1;
-    }
-    let inputs = model.graph(model.main).inputs.iter().zip(sample);
-    let sizes =
-        FixedSizes { inputs: inputs.map(|(&input, x)| (input, x.shape().to_vec())).collect(), ..Default::default() };
-    let cost = Cost::of(model, &Shapes::infer_with(model, &sizes));
-    let worth = RUN.max(MOVE * cost.parameters);
-    (worth / cost.macs.max(1)).max(1) as usize
-}
-
-fn can_be_stacked(model: &Model, sample: &[Tensor]) -> bool {
-    can_stack(model) && sample.iter().all(|tensor| tensor.rank() > 0)
 }
 
 /// Tells one training from another.

@@ -5,6 +5,7 @@
 
 mod accuracy;
 mod agreement;
+mod contestant;
 mod ctc;
 mod errors;
 mod gram;
@@ -50,6 +51,7 @@ pub use window::{Reading, Window};
 
 use accuracy::{Judge, Verdicts};
 use agreement::RowAgreement;
+use contestant::{contestant, samples_together};
 
 /// Both models side by side, as `--report` writes it.
 #[derive(Clone, Debug, Serialize)]
@@ -181,39 +183,52 @@ pub fn check(original: &Model, small: &Model, inputs: Inputs, options: Options) 
         }
     };
 
+    let together = samples_together(original, data);
+    let first: Vec<Vec<Tensor>> = (0..together.min(data.len())).map(|index| data.sample(index)).collect();
+    let reference = match contestant(original, reference, options.execution, &first) {
+        Ok(reference) => reference,
+        Err(error) => return stopped(Stop::Original(error)),
+    };
+    let paired: Vec<Vec<Tensor>> = first.iter().map(|sample| pairing.inputs(sample)).collect();
+    let candidate = match contestant(small, candidate, options.execution, &paired) {
+        Ok(candidate) => candidate,
+        Err(error) => return stopped(Stop::Small(error)),
+    };
     let judge = Judge::of(original, data.labels());
-    let samples: Vec<Result<SampleAgreement, Stop>> = (0..data.len())
-        .into_par_iter()
-        .map(|index| {
-            let sample = data.sample(index);
-            let expected = reference.run(&sample).map_err(Stop::Original)?;
-            let found = candidate.run(&pairing.inputs(&sample)).map_err(Stop::Small)?;
-            let found = pairing.outputs(found);
-            let outcome = SampleAgreement::of(&pairing, &judge, data, index, &expected, &found);
+    let runs: Vec<usize> = (0..data.len()).step_by(together).collect();
+    let look = |&start: &usize| -> Result<Vec<SampleAgreement>, Stop> {
+        let indices = start..data.len().min(start + together);
+        let samples: Vec<Vec<Tensor>> = indices.clone().map(|index| data.sample(index)).collect();
+        let paired: Vec<Vec<Tensor>> = samples.iter().map(|sample| pairing.inputs(sample)).collect();
+        let expected = reference.run(&samples).map_err(Stop::Original)?;
+        let found = candidate.run(&paired).map_err(Stop::Small)?;
+        let pairs = expected.iter().zip(found);
+        let outcomes = indices.zip(pairs).map(|(index, (expected, found))| {
             (options.progress)(data.len());
-            outcome.map_err(Stop::Shape)
-        })
-        .collect();
+            SampleAgreement::of(&pairing, &judge, data, index, expected, &pairing.outputs(found)).map_err(Stop::Shape)
+        });
+        outcomes.collect()
+    };
+    let runs: Vec<Result<Vec<SampleAgreement>, Stop>> = runs.par_iter().map(look).collect();
     let mut outputs: Vec<Vec<RowAgreement>> = vec![Vec::new(); pairing.output_names.len()];
     let mut verdicts = Verdicts::default();
-    for sample in samples {
-        let sample = match sample {
-            Ok(sample) => sample,
-            Err(Stop::Original(error @ RuntimeError::Input(_))) => return Err(CompareError::Input(error)),
-            Err(Stop::Original(error)) => return Ok(Check::NotChecked { reason: error.to_string() }),
-            Err(Stop::Small(error)) => return Ok(Check::Broken { reason: error.to_string() }),
-            Err(Stop::Shape(reason)) => return Ok(Check::Broken { reason }),
+    for run in runs {
+        let samples = match run {
+            Ok(samples) => samples,
+            Err(stop) => return stopped(stop),
         };
-        for (all, rows) in outputs.iter_mut().zip(sample.outputs) {
-            all.extend(rows);
+        for sample in samples {
+            outputs.iter_mut().zip(sample.outputs).for_each(|(all, rows)| all.extend(rows));
+            verdicts.extend(sample.verdicts);
         }
-        verdicts.extend(sample.verdicts);
     }
 
-    let latency = options.latency.filter(|_| !data.is_empty()).map(|budget| {
+    let latency = options.latency.filter(|_| !data.is_empty()).and_then(|budget| {
         let sample = data.sample(0);
         let paired = pairing.inputs(&sample);
-        latency::measure(|| reference.run(&sample).map(drop), || candidate.run(&paired).map(drop), budget).ok()
+        let original = reference.alone_or(|| runner(original)).ok()?;
+        let small = candidate.alone_or(|| runner(small)).ok()?;
+        latency::measure(|| original.run(&sample).map(drop), || small.run(&paired).map(drop), budget).ok()
     });
     Ok(Check::Done(Box::new(Agreement {
         inputs: match data.source() {
@@ -224,7 +239,7 @@ pub fn check(original: &Model, small: &Model, inputs: Inputs, options: Options) 
             .map(|(name, rows)| OutputAgreement::of(name, rows))
             .collect(),
         accuracy: verdicts.accuracy(),
-        latency: latency.flatten(),
+        latency,
         warnings: data.warnings().iter().cloned().chain(judge.warnings(&verdicts)).collect(),
     })))
 }
@@ -240,6 +255,16 @@ enum Stop {
     Original(RuntimeError),
     Small(RuntimeError),
     Shape(String),
+}
+
+/// What a check comes to that could not be done.
+fn stopped(stop: Stop) -> Result<Check, CompareError> {
+    match stop {
+        Stop::Original(error @ RuntimeError::Input(_)) => Err(CompareError::Input(error)),
+        Stop::Original(error) => Ok(Check::NotChecked { reason: error.to_string() }),
+        Stop::Small(error) => Ok(Check::Broken { reason: error.to_string() }),
+        Stop::Shape(reason) => Ok(Check::Broken { reason }),
+    }
 }
 
 impl SampleAgreement {

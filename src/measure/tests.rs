@@ -1,8 +1,9 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::*;
 use crate::analysis::FixedSizes;
-use crate::ir::op::{Add, Identity, Mul};
+use crate::ir::op::{Add, Identity, Mul, ReduceMean, Sub};
 use crate::ir::{DType, Function, Operation, OpsetImports, Size, Tensor, Type};
 
 fn model() -> Model {
@@ -80,6 +81,46 @@ fn closeness_is_what_its_definitions_say() {
     assert!((sqnr_db - 10.0 * (31.0f64 / 5.0).log10()).abs() < 1e-12);
     assert_eq!((max_error, identical), (2.0 / 4.0, false));
     assert_eq!(agreement, Some(1.0 / 3.0));
+}
+
+/// Enough rows for several of them to be asked in one run.
+fn many_rows() -> Vec<[f32; 2]> {
+    (0..70).map(|i| [i as f32, 1.0]).collect()
+}
+
+#[test]
+fn samples_that_are_asked_together_are_compared_one_by_one() {
+    let (original, small) = (scale(&[1.0, 1.0]), scale(&[1.0, 0.5]));
+    let data = data(&original, &many_rows(), &[]);
+    assert!(samples_together(&original, &data) > 1);
+    let done = AtomicUsize::new(0);
+    let progress = |_| {
+        done.fetch_add(1, Ordering::Relaxed);
+    };
+    let options = Options { progress: &progress, ..Options::default() };
+    let Check::Done(found) = check(&original, &small, Inputs::Data(&data), options).unwrap() else { panic!() };
+    let Closeness::Floats { cosine, cosine_min, .. } = found.outputs[0].closeness else { panic!("{found:?}") };
+    // (i, 1) against (i, 1/2)
+    let cosines = (0..70).map(|i| f64::from(i * i)).map(|ii| (ii + 0.5) / ((ii + 1.0) * (ii + 0.25)).sqrt());
+    assert!((cosine - cosines.sum::<f64>() / 70.0).abs() < 1e-9, "{cosine}");
+    // At i = 1; at 0 both are parallel.
+    assert!((cosine_min - 1.5 / 2.5f64.sqrt()).abs() < 1e-9, "{cosine_min}");
+    assert_eq!(done.into_inner(), 70);
+}
+
+#[test]
+fn a_model_that_mixes_samples_is_asked_of_each_alone() {
+    let mut mixing = model();
+    let x = mixing.add_input(mixing.main, "x");
+    mixing.set_type(x, Some(Type::tensor(DType::F32, [Size::Symbol("n".into()), Size::Fixed(2)])));
+    let batch = mixing.add_constant(mixing.main, "batch", Tensor::from_ints(&[0]));
+    let mean =
+        mixing.append(mixing.main, "mean", ReduceMean { x, axes: Some(batch), keepdims: 1, noop_with_empty_axes: 0 });
+    let y = mixing.append(mixing.main, "y", Sub { a: x, b: mean });
+    mixing.add_output(mixing.main, y);
+    let found = agreement(&mixing, &scale(&[0.0, 0.0]), &data(&mixing, &many_rows(), &[]));
+    let Closeness::Floats { identical, .. } = found.outputs[0].closeness else { panic!("{found:?}") };
+    assert!(identical, "{found:?}");
 }
 
 #[test]

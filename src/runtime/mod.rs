@@ -5,6 +5,7 @@
 //! - [`dequantize`] decodes constants that tract has no type for.
 //! - [`support`] knows what tract cannot run, so that it is said before any work, with the node's name.
 //! - [`runner`] makes plans for concrete input shapes and runs them.
+//! - [`together`] runs several samples in one, which [`stack`] puts together.
 //! - [`shared`] keeps inputs between runs, and lets them be changed.
 //! - [`int8`] computes quantized models in integers.
 //! - [`blocked`] computes convolutions of floats, and their gradients, with kernels of our own.
@@ -37,19 +38,22 @@ mod reshapes;
 mod runner;
 mod shared;
 mod spare;
+pub mod stack;
 mod sums;
 mod support;
 mod tensor;
+mod together;
 #[cfg(test)]
 mod tests;
 mod window;
 
 pub use dequantize::dequantized;
 pub use error::RuntimeError;
-pub use int8::{Execution, in_integers};
+pub use int8::{Execution, in_integers, is_quantized};
 pub use profile::NodeTime;
 pub use runner::Runner;
 pub use shared::Shared;
+pub use together::{Together, samples_of_a_run};
 
 /// Whether constants may be folded through the operator: what tract computes is what ONNX defines.
 pub fn is_foldable(domain: &str, op: &str) -> bool {

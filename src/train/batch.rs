@@ -2,11 +2,11 @@
 //!
 //! Law: the result is used only where it gives for each sample what the model gave for it in its batch.
 
-use super::stack::{is_near, rows, stacked};
 use crate::analysis::Shapes;
 use crate::ir::op::Reshape;
 use crate::ir::{Dim, Model, Size, Tensor, Type, TypeKind, ValueId};
 use crate::runtime::Runner;
+use crate::runtime::stack::{is_near, rows, stacked};
 
 /// `model` for any number of samples; none if its inputs have different first axes, or none that is fixed, if sizes that
 /// are written into it do not allow that, or if it mixes samples. Each of `samples` holds a tensor for each input.

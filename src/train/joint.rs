@@ -236,15 +236,6 @@ fn fix_inputs(model: &mut Model, plan: &Plan) -> Result<(), TrainError> {
     Ok(())
 }
 
-/// Whether samples of `model` can be put together along their first axis.
-pub fn can_stack(model: &Model) -> bool {
-    let open = |&input: &ValueId| {
-        let tensor = model.value(input).ty.as_ref().and_then(Type::as_tensor);
-        tensor.and_then(|tensor| tensor.shape.as_ref()?.first()).is_some_and(|dim| !matches!(dim.size, Size::Fixed(_)))
-    };
-    model.graph(model.main).inputs.iter().all(open)
-}
-
 fn check_output(tape: &Tape, output: ValueId, samples: usize) -> Result<Vec<usize>, TrainError> {
     let wrong = |why| TrainError::Output { output: tape.model.value(output).name.clone(), why };
     let (dtype, shape) = tape.known(output).ok_or_else(|| wrong("its shape is not fixed"))?;

@@ -6,9 +6,9 @@ use super::TrainError;
 use super::answers::Answers;
 use super::augment::{Augmentation, Drawn, blend};
 use super::loss::Loss;
-use super::stack::{is_near, parts, stacked};
 use crate::ir::{Model, Tensor, ValueId};
-use crate::runtime::{Execution, Runner, RuntimeError, Shared};
+use crate::runtime::stack::stacked;
+use crate::runtime::{Execution, Runner, RuntimeError, Shared, Together};
 
 /// What a model learns from.
 pub struct Lessons {
@@ -54,17 +54,14 @@ pub fn ask(
 ) -> Result<Vec<Answer>, TrainError> {
     let runner = Runner::with(teacher, values, &Execution::teaching())?;
     let first: Vec<Vec<Tensor>> = (0..together.min(count)).map(&inputs).collect();
-    let together = if gives_the_same(&runner, &first)? { first.len() } else { 1 };
+    let asked = Together::new(runner, &first)?;
     let mut all: Vec<Answer> = Vec::new();
     for start in (0..count).step_by(AT_A_TIME) {
         let samples = start..(start + AT_A_TIME).min(count);
-        let runs: Vec<usize> = samples.clone().step_by(together).collect();
+        let runs: Vec<usize> = samples.clone().step_by(asked.count()).collect();
         let run = |&first: &usize| {
-            let samples: Vec<Vec<Tensor>> = (first..samples.end.min(first + together)).map(&inputs).collect();
-            match samples.len() == together {
-                true => run_together(&runner, &samples),
-                false => samples.iter().map(|sample| runner.run(sample)).collect(),
-            }
+            let samples: Vec<_> = (first..samples.end.min(first + asked.count())).map(&inputs).collect();
+            asked.run(&samples)
         };
         let answers: Vec<Vec<Vec<Tensor>>> = runs.par_iter().map(run).collect::<Result<_, _>>()?;
         let answers: Vec<Vec<Tensor>> = answers.into_iter().flatten().collect();
@@ -88,38 +85,6 @@ pub fn ask(
         }
     }
     Ok(all)
-}
-
-/// What each sample gives, all of them in one run if their shapes allow it.
-fn run_together(runner: &Runner, samples: &[Vec<Tensor>]) -> Result<Vec<Vec<Tensor>>, RuntimeError> {
-    let columns = (0..samples[0].len()).map(|column| {
-        let parts: Vec<&Tensor> = samples.iter().map(|sample| &sample[column]).collect();
-        stacked(&parts).ok()
-    });
-    let whole = match columns.collect::<Option<Vec<Tensor>>>() {
-        Some(inputs) if samples.len() > 1 => {
-            let results = runner.run(&inputs)?;
-            results.iter().map(|result| parts(result, samples.len())).collect::<Option<Vec<_>>>()
-        }
-        _ => None,
-    };
-    match whole {
-        Some(results) => {
-            Ok((0..samples.len()).map(|i| results.iter().map(|parts| parts[i].clone()).collect()).collect())
-        }
-        None => samples.iter().map(|sample| runner.run(sample)).collect(),
-    }
-}
-
-/// Whether the first sample and the last one give alone what they give with those between them.
-fn gives_the_same(runner: &Runner, samples: &[Vec<Tensor>]) -> Result<bool, RuntimeError> {
-    let [first, .., last] = samples else { return Ok(false) };
-    let (alone, together) = ([runner.run(first)?, runner.run(last)?], run_together(runner, samples)?);
-    let pairs = [(&alone[0], together.first()), (&alone[1], together.last())];
-    Ok(pairs.into_iter().all(|(alone, together)| {
-        let mut pairs = alone.iter().zip(together.into_iter().flatten());
-        pairs.all(|(alone, together)| alone.shape() == together.shape() && is_near(together, alone))
-    }))
 }
 
 /// softmax(x / T) of each row of so many classes, in place.

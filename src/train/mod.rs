@@ -3,7 +3,7 @@
 //! - [`gradient`] appends the backward direction to a model.
 //! - [`weights`] tells which constants are trained.
 //! - [`loss`] writes what is made small, and [`joint`] the graph of a whole step, which runs in the one runtime.
-//! - [`batch`] lets a model take any number of samples, which [`stack`] puts together.
+//! - [`batch`] lets a model take any number of samples.
 //! - [`lessons`] are samples with what is wanted of them, labels or what a teacher says, its [`answers`]; [`augment`] changes
 //!   them at random.
 //! - [`optimizer`] and [`schedule`] turn gradients into steps; [`fit`] takes one, and [`course`] epochs of them, from a
@@ -25,7 +25,6 @@ pub mod loss;
 pub mod optimizer;
 pub mod ramp;
 pub mod schedule;
-mod stack;
 pub mod weights;
 
 pub use answers::Answers;

@@ -89,11 +89,15 @@ const QUANTIZED: &[&str] = &[
 /// The oldest operator set whose quantized models are looked at: in it QuantizeLinear appears.
 const OLDEST: i64 = 10;
 
+/// Whether integers in `model` stand for reals.
+pub fn is_quantized(model: &Model) -> bool {
+    model.all_nodes().any(|id| QUANTIZED.contains(&&*model.node(id).op))
+}
+
 /// `model` in integers, as far as it says so; none if nothing in it does. In reals, operators of quantized operands are
 /// only written out. `outputs` stay what they are.
 pub(super) fn lower(model: &Model, outputs: &[ValueId], execution: &Execution) -> Option<Model> {
-    let quantized = |op: &str| QUANTIZED.contains(&op);
-    if !model.all_nodes().any(|id| quantized(&model.node(id).op)) {
+    if !is_quantized(model) {
         return None;
     }
     let opset = model.opsets.onnx().filter(|opset| (OLDEST..=op::LATEST).contains(opset))?;

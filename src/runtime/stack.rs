@@ -2,14 +2,28 @@
 
 use std::ops::Range;
 
-use crate::ir::Tensor;
-use crate::runtime::RuntimeError;
+use super::RuntimeError;
+use crate::ir::{Model, Size, Tensor, Type, ValueId};
 
 /// How far results may differ, over the largest of them: sums may be taken in another order.
 const TOLERANCE: f32 = 1e-4;
 
+/// Whether samples of `model` can be put together along their first axis.
+pub fn can_stack(model: &Model) -> bool {
+    let open = |&input: &ValueId| {
+        let tensor = model.value(input).ty.as_ref().and_then(Type::as_tensor);
+        tensor.and_then(|tensor| tensor.shape.as_ref()?.first()).is_some_and(|dim| !matches!(dim.size, Size::Fixed(_)))
+    };
+    model.graph(model.main).inputs.iter().all(open)
+}
+
+/// [`can_stack`], for samples like this one: a tensor for each input.
+pub fn can_stack_samples(model: &Model, sample: &[Tensor]) -> bool {
+    can_stack(model) && sample.iter().all(|tensor| tensor.rank() > 0)
+}
+
 /// Tensors of one shape, one after the other along the first axis.
-pub(super) fn stacked(parts: &[&Tensor]) -> Result<Tensor, RuntimeError> {
+pub fn stacked(parts: &[&Tensor]) -> Result<Tensor, RuntimeError> {
     let first = parts[0];
     if parts.len() == 1 {
         return Ok(first.clone());
@@ -27,7 +41,7 @@ pub(super) fn stacked(parts: &[&Tensor]) -> Result<Tensor, RuntimeError> {
 }
 
 /// What [`stacked`] has put together; none if the first axis cannot be cut so.
-pub(super) fn parts(whole: &Tensor, count: usize) -> Option<Vec<Tensor>> {
+pub fn parts(whole: &Tensor, count: usize) -> Option<Vec<Tensor>> {
     let length = *whole.shape().first()?;
     let size = length / count;
     let part = |index: usize| rows(whole, index * size..(index + 1) * size);
@@ -35,7 +49,7 @@ pub(super) fn parts(whole: &Tensor, count: usize) -> Option<Vec<Tensor>> {
 }
 
 /// Some indices of the first axis, which stays.
-pub(super) fn rows(tensor: &Tensor, range: Range<usize>) -> Option<Tensor> {
+pub fn rows(tensor: &Tensor, range: Range<usize>) -> Option<Tensor> {
     let (bytes, length) = (tensor.bytes()?, *tensor.shape().first()?);
     let size = bytes.len().checked_div(length)?;
     let mut shape = tensor.shape().to_vec();
@@ -43,8 +57,13 @@ pub(super) fn rows(tensor: &Tensor, range: Range<usize>) -> Option<Tensor> {
     Tensor::new(tensor.dtype(), shape, bytes.slice(range.start * size..range.end * size)).ok()
 }
 
+/// Whether results of one run are those of another but for the order of sums.
+pub fn are_near(a: &[Tensor], b: &[Tensor]) -> bool {
+    a.len() == b.len() && std::iter::zip(a, b).all(|(a, b)| a.shape() == b.shape() && is_near(a, b))
+}
+
 /// Whether tensors are equal but for the order of sums.
-pub(super) fn is_near(a: &Tensor, b: &Tensor) -> bool {
+pub fn is_near(a: &Tensor, b: &Tensor) -> bool {
     match (a.floats(), b.floats()) {
         (Some(a), Some(b)) => {
             let range = b.iter().fold(f32::MIN_POSITIVE, |range, x| range.max(x.abs()));
