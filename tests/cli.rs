@@ -421,6 +421,18 @@ fn a_run_sums_as_its_arithmetic_says_on_every_instruction_set() {
 }
 
 #[test]
+fn without_a_check_no_samples_are_held_back_for_it() {
+    let folder = folder();
+    let (_, out) = path(&folder, "trained.onnx");
+    for (check, learned) in [(&[][..], 51), (&["--no-check"][..], 64)] {
+        let passes = "distill(epochs=1,batch-size=32,validation=0)";
+        let output = run(&[&[MODEL, "--data", DATA, "--passes", passes, "-o", &out], check].concat());
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains(&format!("learned from {learned} samples")), "{text}");
+    }
+}
+
+#[test]
 fn a_profile_of_a_training_step_tells_what_runs_in_kernels_of_ours() {
     let folder = folder();
     let (_, out) = path(&folder, "trained.onnx");
