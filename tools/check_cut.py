@@ -4,8 +4,9 @@
     pip install numpy onnx onnxruntime
     check_cut.py CUT.onnx MASKED.onnx "batch=1 seq=17" "x=3,3,48,192" ...
 
-Each size names symbolic lengths, or whole shapes of inputs; lengths that it does not name are 2. Outputs may be off by 1e-4 of
-their range. The tests of pruning call it where ONNXSHRINK_JUDGE holds it:
+Each size names symbolic lengths, or whole shapes of inputs; lengths that it does not name are 2. The place of a size can be that
+of a file of images, NAME.npz: the first of them, and then three together, of which the left half is taken. Outputs may be off
+by 1e-4 of their range. The tests of pruning call it where ONNXSHRINK_JUDGE holds it:
 
     ONNXSHRINK_JUDGE="python tools/check_cut.py" ONNXSHRINK_CUTS=20 cargo test --lib networks_of_the_zoo -- --nocapture
 """
@@ -20,6 +21,13 @@ def session(path):
     options = ort.SessionOptions()
     options.log_severity_level = 3
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def feeds(inputs, size):
+    if not size.endswith(".npz"):
+        return [feed(inputs, size)]
+    data = np.load(size)
+    return [{of.name: data[of.name][:1] for of in inputs}, {of.name: np.split(data[of.name][:3], 2, -1)[0] for of in inputs}]
 
 
 def feed(inputs, size):
@@ -41,14 +49,14 @@ onnx.checker.check_model(cut, full_check=True)
 sessions = [session(path) for path in (cut, masked)]
 most, wrong = 0.0, []
 for size in sizes:
-    values = feed(sessions[0].get_inputs(), size)
-    for found, wanted in zip(*(s.run(None, values) for s in sessions)):
-        if found.shape != wanted.shape or not np.isfinite(found).all():
-            wrong.append(f"{size}: shape {found.shape} for {wanted.shape}, or no number")
-            continue
-        low, high = min(wanted.min(), 0), max(wanted.max(), 0)
-        off = float(np.abs(found.astype(np.float64) - wanted).max()) / max(float(high - low), 1e-300)
-        most = max(most, off)
-        if off > TOLERANCE: wrong.append(f"{size}: off by {off:.1e} of the range")
+    for values in feeds(sessions[0].get_inputs(), size):
+        for found, wanted in zip(*(s.run(None, values) for s in sessions)):
+            if found.shape != wanted.shape or not np.isfinite(found).all():
+                wrong.append(f"{size}: shape {found.shape} for {wanted.shape}, or no number")
+                continue
+            low, high = min(wanted.min(), 0), max(wanted.max(), 0)
+            off = float(np.abs(found.astype(np.float64) - wanted).max()) / max(float(high - low), 1e-300)
+            most = max(most, off)
+            if off > TOLERANCE: wrong.append(f"{size}: off by {off:.1e} of the range")
 print(f"        ONNX Runtime {ort.__version__}: off by {most:.1e} of the range at the most, {len(sizes)} sizes")
 sys.exit("\n".join(wrong) or 0)

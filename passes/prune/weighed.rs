@@ -2,8 +2,9 @@
 
 use crate::data::Random;
 use crate::ir::op::{Add, Mul, ReduceSum};
-use crate::ir::{DType, Model, Size, Tensor, Type, ValueDef, ValueId};
+use crate::ir::{DType, Model, Size, Tensor, Type, ValueId};
 use crate::pass::PassError;
+use crate::runtime::stack::fix_inputs;
 use crate::runtime::{Execution, Runner};
 use crate::train::joint::logits;
 
@@ -42,7 +43,8 @@ impl<'a> Weighed<'a> {
         direction: Direction<'a>,
         seed: u64,
     ) -> Result<Weighed<'a>, PassError> {
-        fix_inputs(model, sample)?;
+        // Gradients are written for fixed shapes.
+        fix_inputs(model, sample, 1).map_err(|_| PassError("inputs with defaults are not known in training".into()))?;
         let shapes = crate::analysis::Shapes::infer(model);
         let outputs = model.graph(model.main).outputs.iter().map(|&output| logits(model, output));
         let outputs: Vec<ValueId> = outputs.filter(|&output| shapes.dtype(output) == Some(DType::F32)).collect();
@@ -141,19 +143,4 @@ fn against(scores: &Tensor, mut choose: impl FnMut(usize, &[f64]) -> Option<usiz
         weights.extend(shares.iter().enumerate().map(weight));
     }
     weights
-}
-
-/// Gives inputs the shapes of a sample: gradients are written for fixed ones.
-fn fix_inputs(model: &mut Model, sample: &[Tensor]) -> Result<(), PassError> {
-    let inputs = model.graph(model.main).inputs.clone();
-    if inputs.len() != sample.len()
-        || inputs.iter().any(|&input| !matches!(model.value(input).def, ValueDef::Input { default: None }))
-    {
-        return Err(PassError("inputs with defaults are not known in training".into()));
-    }
-    for (input, tensor) in inputs.into_iter().zip(sample) {
-        let shape = tensor.shape().iter().map(|&n| Size::Fixed(n as i64));
-        model.set_type(input, Some(Type::tensor(tensor.dtype(), shape)));
-    }
-    Ok(())
 }

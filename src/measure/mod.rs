@@ -5,7 +5,6 @@
 
 mod accuracy;
 mod agreement;
-mod contestant;
 mod ctc;
 mod errors;
 mod gram;
@@ -30,7 +29,7 @@ use serde::Serialize;
 use crate::analysis::FixedSizes;
 use crate::data::{Dataset, Source, synthesize};
 use crate::ir::{Model, Tensor};
-use crate::runtime::{Execution, Runner, RuntimeError};
+use crate::runtime::{Execution, Runner, RuntimeError, Together, samples_of_a_run};
 
 pub use accuracy::{Accuracy, Metric};
 pub use agreement::{Closeness, OutputAgreement};
@@ -51,7 +50,6 @@ pub use window::{Reading, Window};
 
 use accuracy::{Judge, Verdicts};
 use agreement::RowAgreement;
-use contestant::{contestant, samples_together};
 
 /// Both models side by side, as `--report` writes it.
 #[derive(Clone, Debug, Serialize)]
@@ -130,6 +128,12 @@ impl Default for Options<'_> {
     }
 }
 
+/// So many samples are in memory in one run of the check at most.
+const MOST_TOGETHER: usize = 32;
+
+/// Fewer runs are not worth the plans that more samples in one need.
+const FEWEST_RUNS: usize = 8;
+
 /// Runs both models on the same inputs. The first float output is taken as the scores that labels judge.
 ///
 /// # Errors
@@ -183,21 +187,24 @@ pub fn check(original: &Model, small: &Model, inputs: Inputs, options: Options) 
         }
     };
 
-    let together = samples_together(original, data);
-    let first: Vec<Vec<Tensor>> = (0..together.min(data.len())).map(|index| data.sample(index)).collect();
-    let reference = match contestant(original, reference, options.execution, &first) {
+    let count = samples_together(original, data);
+    let first: Vec<Vec<Tensor>> = (0..count.min(data.len())).map(|index| data.sample(index)).collect();
+    let together = |model: &Model, alone: Runner, first: &[Vec<Tensor>]| {
+        Together::new(model, &model.graph(model.main).outputs, alone, first)
+    };
+    let reference = match together(original, reference, &first) {
         Ok(reference) => reference,
         Err(error) => return stopped(Stop::Original(error)),
     };
     let paired: Vec<Vec<Tensor>> = first.iter().map(|sample| pairing.inputs(sample)).collect();
-    let candidate = match contestant(small, candidate, options.execution, &paired) {
+    let candidate = match together(small, candidate, &paired) {
         Ok(candidate) => candidate,
         Err(error) => return stopped(Stop::Small(error)),
     };
     let judge = Judge::of(original, data.labels());
-    let runs: Vec<usize> = (0..data.len()).step_by(together).collect();
+    let runs: Vec<usize> = (0..data.len()).step_by(count).collect();
     let look = |&start: &usize| -> Result<Vec<SampleAgreement>, Stop> {
-        let indices = start..data.len().min(start + together);
+        let indices = start..data.len().min(start + count);
         let samples: Vec<Vec<Tensor>> = indices.clone().map(|index| data.sample(index)).collect();
         let paired: Vec<Vec<Tensor>> = samples.iter().map(|sample| pairing.inputs(sample)).collect();
         let expected = reference.run(&samples).map_err(Stop::Original)?;
@@ -242,6 +249,12 @@ pub fn check(original: &Model, small: &Model, inputs: Inputs, options: Options) 
         latency,
         warnings: data.warnings().iter().cloned().chain(judge.warnings(&verdicts)).collect(),
     })))
+}
+
+/// How many samples the check asks `model` of in one run.
+fn samples_together(model: &Model, data: &Dataset) -> usize {
+    let most = MOST_TOGETHER.min(data.len() / FEWEST_RUNS);
+    if most < 2 { 1 } else { samples_of_a_run(model, &data.sample(0)).min(most) }
 }
 
 /// What one sample says.

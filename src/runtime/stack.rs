@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::RuntimeError;
-use crate::ir::{Model, Size, Tensor, Type, ValueId};
+use crate::ir::{Model, Size, Tensor, Type, ValueDef, ValueId};
 
 /// How far results may differ, over the largest of them: sums may be taken in another order.
 const TOLERANCE: f32 = 1e-4;
@@ -20,6 +20,23 @@ pub fn can_stack(model: &Model) -> bool {
 /// [`can_stack`], for samples like this one: a tensor for each input.
 pub fn can_stack_samples(model: &Model, sample: &[Tensor]) -> bool {
     can_stack(model) && sample.iter().all(|tensor| tensor.rank() > 0)
+}
+
+/// Gives every input the type and shape that it has for so many samples like this one.
+///
+/// # Errors
+/// With an input that no tensor is for, since it has a default.
+pub fn fix_inputs(model: &mut Model, sample: &[Tensor], count: usize) -> Result<(), ValueId> {
+    for (index, input) in model.graph(model.main).inputs.clone().into_iter().enumerate() {
+        let is_required = matches!(model.value(input).def, ValueDef::Input { default: None });
+        let tensor = sample.get(index).filter(|_| is_required).ok_or(input)?;
+        let mut shape = tensor.shape().to_vec();
+        if count > 1 {
+            shape[0] *= count;
+        }
+        model.set_type(input, Some(Type::tensor(tensor.dtype(), shape.iter().map(|&n| Size::Fixed(n as i64)))));
+    }
+    Ok(())
 }
 
 /// Tensors of one shape, one after the other along the first axis.

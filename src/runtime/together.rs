@@ -1,11 +1,12 @@
-//! Runs several samples in one, which takes less time than one after the other.
+//! Runs several samples in one, which takes less time than one after the other, by the kernels that training has.
 //!
-//! Law: that is done only with models that say of the first samples in one run what they say of each alone.
+//! Law: that is done only with models of floats that say of the first samples in one run what they say of each alone.
 
-use super::stack::{are_near, can_stack_samples, parts, stacked};
-use super::{Runner, RuntimeError};
+use super::int8::is_quantized;
+use super::stack::{are_near, can_stack_samples, fix_inputs, parts, stacked};
+use super::{Execution, Runner, RuntimeError};
 use crate::analysis::{Cost, FixedSizes, Shapes};
-use crate::ir::{Model, Tensor};
+use crate::ir::{Model, Tensor, ValueId};
 
 /// One run is to be worth so many multiply-accumulates: below, starting it takes longer than computing it.
 const RUN: u64 = 4_000_000;
@@ -34,17 +35,36 @@ pub struct Together {
 }
 
 impl Together {
-    /// One run takes as many samples as `first` has, if the first and the last of these give in it what they give alone; else
-    /// it takes one.
+    /// One run takes as many samples as `first` has, if the first and the last of these give in it what they give `alone`, which
+    /// runs `model` too; else it takes one, and is `alone`.
     ///
     /// # Errors
-    /// If the model does not run on one of them alone.
-    pub fn new(runner: Runner, first: &[Vec<Tensor>]) -> Result<Together, RuntimeError> {
-        let mut together = Together { runner, count: first.len().max(1) };
-        if !together.gives_the_same(first)? {
-            together.count = 1;
+    /// If `alone` does not run on them.
+    pub fn new(
+        model: &Model,
+        outputs: &[ValueId],
+        alone: Runner,
+        first: &[Vec<Tensor>],
+    ) -> Result<Together, RuntimeError> {
+        if let ([sample, .., last], false) = (first, is_quantized(model)) {
+            let expected = [alone.run(sample)?, alone.run(last)?];
+            let gives_them = |together: &Together| {
+                let results = together.run(first).unwrap_or_default();
+                matches!(&results[..], [a, .., b] if are_near(a, &expected[0]) && are_near(b, &expected[1]))
+            };
+            if let Some(together) = Together::stacked(model, outputs, sample, first.len()).filter(gives_them) {
+                return Ok(together);
+            }
         }
-        Ok(together)
+        Ok(Together { runner: alone, count: 1 })
+    }
+
+    /// For so many samples like this one, in shapes that are known before a plan is made; none where that is not possible.
+    fn stacked(model: &Model, outputs: &[ValueId], sample: &[Tensor], count: usize) -> Option<Together> {
+        let mut fixed = model.clone();
+        fix_inputs(&mut fixed, sample, count).ok()?;
+        let runner = Runner::with(&fixed, outputs, &Execution::teaching()).ok()?;
+        Some(Together { runner, count })
     }
 
     /// How many samples one run takes.
@@ -52,33 +72,55 @@ impl Together {
         self.count
     }
 
-    /// What each of `samples` gives, in one run if it takes so many, and their shapes allow it.
+    /// What each of `samples` gives, at most as many as one run takes.
     pub fn run(&self, samples: &[Vec<Tensor>]) -> Result<Vec<Vec<Tensor>>, RuntimeError> {
-        let whole = if samples.len() == self.count && self.count > 1 { self.run_stacked(samples) } else { None };
-        match whole {
-            Some(results) => Ok(results),
-            None => samples.iter().map(|sample| self.runner.run(sample)).collect(),
+        if self.count == 1 {
+            return samples.iter().map(|sample| self.runner.run(sample)).collect();
         }
+        let Some(last) = samples.last() else { return Ok(Vec::new()) };
+        // Copies of the last fill up the run.
+        let column = |column: usize| {
+            let parts = (0..self.count).map(|index| &samples.get(index).unwrap_or(last)[column]);
+            stacked(&parts.collect::<Vec<&Tensor>>())
+        };
+        let results = self.runner.run(&(0..last.len()).map(column).collect::<Result<Vec<_>, _>>()?)?;
+        let apart = |result: &Tensor| {
+            let why = || "an output does not count the samples of a run along its first axis".into();
+            parts(result, self.count).ok_or_else(|| RuntimeError::Failed { node: None, why: why() })
+        };
+        let results = results.iter().map(apart).collect::<Result<Vec<_>, _>>()?;
+        Ok((0..samples.len()).map(|i| results.iter().map(|parts| parts[i].clone()).collect()).collect())
     }
 
     /// What runs the model on one sample alone, if that is all it did, else what `make` gives.
     pub fn alone_or<E>(self, make: impl FnOnce() -> Result<Runner, E>) -> Result<Runner, E> {
         if self.count == 1 { Ok(self.runner) } else { make() }
     }
+}
 
-    fn run_stacked(&self, samples: &[Vec<Tensor>]) -> Option<Vec<Vec<Tensor>>> {
-        let columns = (0..samples[0].len()).map(|column| {
-            let parts: Vec<&Tensor> = samples.iter().map(|sample| &sample[column]).collect();
-            stacked(&parts).ok()
-        });
-        let results = self.runner.run(&columns.collect::<Option<Vec<Tensor>>>()?).ok()?;
-        let results = results.iter().map(|result| parts(result, samples.len())).collect::<Option<Vec<_>>>()?;
-        Some((0..samples.len()).map(|i| results.iter().map(|parts| parts[i].clone()).collect()).collect())
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::onnx;
 
-    fn gives_the_same(&self, samples: &[Vec<Tensor>]) -> Result<bool, RuntimeError> {
-        let [first, .., last] = samples else { return Ok(false) };
-        let (alone, together) = ([self.runner.run(first)?, self.runner.run(last)?], self.run(samples)?);
-        Ok(are_near(&together[0], &alone[0]) && are_near(&together[samples.len() - 1], &alone[1]))
+    #[test]
+    fn images_are_asked_several_at_a_time_of_networks_of_any_operator_set() {
+        for name in ["mnist_resdw_bn", "ppocr_cls"] {
+            let model = onnx::read(format!("testdata/models/{name}.onnx")).expect("a model").model;
+            let outputs = &model.graph(model.main).outputs;
+            let shape = if name == "ppocr_cls" { vec![1, 3, 48, 64] } else { vec![1, 1, 28, 28] };
+            let image = |seed: usize| {
+                let pixel = |place: usize| ((place * 7 + seed * 13) % 31) as f32 / 31.0;
+                vec![Tensor::from_vec(shape.clone(), (0..shape.iter().product()).map(pixel).collect())]
+            };
+            let images: Vec<Vec<Tensor>> = (0..4).map(image).collect();
+            let together = Together::stacked(&model, outputs, &images[0], 4).expect("it is planned");
+            let results = together.run(&images[..3]).expect("it runs");
+            let alone = Runner::new(&model).expect("it is planned");
+            for (image, result) in images.iter().zip(&results) {
+                assert!(are_near(result, &alone.run(image).expect("it runs")), "{name}");
+            }
+            assert_eq!(Together::new(&model, outputs, alone, &images).expect("it runs").count(), 4);
+        }
     }
 }

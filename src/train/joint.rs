@@ -8,7 +8,8 @@ use super::gradient::{gradient_on, unroll};
 use super::loss::Goal;
 use super::weights::Weight;
 use crate::ir::op::{BatchNormalization, Identity, LogSoftmax, Softmax};
-use crate::ir::{DType, Model, NodeId, Size, Tensor, Type, ValueDef, ValueId};
+use crate::ir::{DType, Model, NodeId, Size, Tensor, Type, ValueId};
+use crate::runtime::stack::fix_inputs;
 use crate::runtime::{Execution, NodeTime, Runner, RuntimeError, Shared};
 
 /// A training step, ready to run on so many samples at a time. Its inputs are those of the model, the weights, the running
@@ -178,7 +179,8 @@ impl Written {
     /// With operators of ours where `has_ours`, else in standard ones.
     fn of(plan: &Plan, has_ours: bool) -> Result<Written, TrainError> {
         let mut model = plan.model.clone();
-        fix_inputs(&mut model, plan)?;
+        fix_inputs(&mut model, plan.sample, plan.samples)
+            .map_err(|input| TrainError::Default(plan.model.value(input).name.clone()))?;
         let normalizations = if plan.batch_statistics { normalizations(&model, plan.weights) } else { Vec::new() };
         let statistics: Vec<ValueId> = normalizations.iter().flat_map(|(_, running)| *running).collect();
         let weights: Vec<ValueId> = plan.weights.iter().map(|weight| weight.value).collect();
@@ -217,23 +219,6 @@ fn rows(model: &Model, gradient: ValueId) -> Option<(ValueId, ValueId)> {
 
 fn loss_of(tensor: &Tensor) -> f64 {
     f64::from(tensor.as_float().unwrap_or(f32::NAN))
-}
-
-/// Gives every input the type and shape that it has for so many samples.
-fn fix_inputs(model: &mut Model, plan: &Plan) -> Result<(), TrainError> {
-    let inputs = model.graph(model.main).inputs.clone();
-    for (index, &input) in inputs.iter().enumerate() {
-        let value = model.value(input);
-        let sample = plan.sample.get(index).filter(|_| matches!(value.def, ValueDef::Input { default: None }));
-        let Some(sample) = sample else { return Err(TrainError::Default(value.name.clone())) };
-        let mut shape = sample.shape().to_vec();
-        if plan.samples > 1 {
-            shape[0] *= plan.samples;
-        }
-        let ty = Type::tensor(sample.dtype(), shape.iter().map(|&n| Size::Fixed(n as i64)));
-        model.set_type(input, Some(ty));
-    }
-    Ok(())
 }
 
 fn check_output(tape: &Tape, output: ValueId, samples: usize) -> Result<Vec<usize>, TrainError> {

@@ -8,7 +8,7 @@ use super::augment::{Augmentation, Drawn, blend};
 use super::loss::Loss;
 use crate::ir::{Model, Tensor, ValueId};
 use crate::runtime::stack::stacked;
-use crate::runtime::{Execution, Runner, RuntimeError, Shared, Together};
+use crate::runtime::{Runner, RuntimeError, Shared, Together};
 
 /// What a model learns from.
 pub struct Lessons {
@@ -52,9 +52,9 @@ pub fn ask(
     count: usize,
     inputs: impl Fn(usize) -> Vec<Tensor> + Sync,
 ) -> Result<Vec<Answer>, TrainError> {
-    let runner = Runner::with(teacher, values, &Execution::teaching())?;
+    let alone = Runner::with_outputs(teacher, values)?;
     let first: Vec<Vec<Tensor>> = (0..together.min(count)).map(&inputs).collect();
-    let asked = Together::new(runner, &first)?;
+    let asked = Together::new(teacher, values, alone, &first)?;
     let mut all: Vec<Answer> = Vec::new();
     for start in (0..count).step_by(AT_A_TIME) {
         let samples = start..(start + AT_A_TIME).min(count);

@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::slice::from_ref;
 
 use super::{Subject, TOLERANCE, distance};
 use crate::analysis::FixedSizes;
+use crate::data::Dataset;
 use crate::ir::Model;
 use crate::onnx;
 use crate::passes::prune::{Pin, Reach};
@@ -23,10 +25,14 @@ const NAMES: &[&str] = &[
 ];
 
 /// Of networks whose sizes are no usual ones: those that they are run with here, and those in ONNX Runtime.
-const SIZES: &[(&str, &str, &[&str])] = &[
-    ("ppocr_cls", "x=2,3,48,192", &["x=1,3,48,192", "x=3,3,48,320"]),
-    ("ppocr_rec", "x=2,3,48,160", &["x=1,3,48,320", "x=3,3,48,96"]),
-];
+const SIZES: &[(&str, &str, &[&str])] = &[("ppocr_cls", "x=2,3,48,192", &["x=1,3,48,192", "x=3,3,48,320"])];
+
+/// Networks that sizes say too little of: their floats are off on noise by more than the law allows, also where nothing is
+/// cut. They are run on the first samples of a file.
+const DATA: &[(&str, &str)] = &[("ppocr_rec", "data/ocr_lines_test.npz")];
+
+/// How many of them.
+const SAMPLES: usize = 2;
 
 /// Of others, here where they have such lengths, and in ONNX Runtime.
 const USUAL: (&str, &[&str]) = ("batch=2 seq=9", &["batch=1 seq=17", "batch=3 seq=40"]);
@@ -52,13 +58,13 @@ fn networks_of_the_zoo_keep_the_law() {
     let judge = variable("ONNXSHRINK_JUDGE");
     for file in files.into_iter().filter(|file| file.to_string_lossy().contains(&only)) {
         match file.exists() {
-            true => keeps_the_law(&file, cuts, judge.as_deref()),
+            true => keeps_the_law(&file, &zoo, cuts, judge.as_deref()),
             false => println!("skipped: there is no `{}`; ONNXSHRINK_ZOO names the folder of the zoo", file.display()),
         }
     }
 }
 
-fn keeps_the_law(file: &Path, cuts: u64, judge: Option<&str>) {
+fn keeps_the_law(file: &Path, zoo: &Path, cuts: u64, judge: Option<&str>) {
     let name = file.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
     let subject = Subject::new(onnx::read(file).unwrap_or_else(|error| panic!("{error}")).model);
     let reach = Reach::of(&subject.channels, &subject.layers());
@@ -80,7 +86,17 @@ fn keeps_the_law(file: &Path, cuts: u64, judge: Option<&str>) {
     let (own, others) = known.map_or(USUAL, |(_, own, others)| (own, others));
     let own: Vec<String> = own.split_whitespace().map(String::from).collect();
     let sizes = FixedSizes::parse(&subject.model, &own).unwrap_or_default();
-    let inputs = subject.inputs(&sizes);
+    let data = DATA.iter().find(|(of, _)| name.starts_with(of)).map(|(_, data)| zoo.join(data));
+    let inputs = match &data {
+        Some(data) => {
+            let data = Dataset::open(data, &subject.model).unwrap_or_else(|error| panic!("{error}"));
+            (0..SAMPLES).map(|index| data.sample(index)).collect()
+        }
+        None => subject.inputs(&sizes),
+    };
+    let file = data.map(|data| data.display().to_string());
+    let file = file.as_deref();
+    let others = file.as_ref().map_or(others, from_ref);
     let mut worst = (0f64, 0);
     for seed in 0..cuts {
         let removed = subject.some(seed, [0.3, 0.6][seed as usize % 2]);
@@ -99,7 +115,7 @@ fn keeps_the_law(file: &Path, cuts: u64, judge: Option<&str>) {
     assert!(most <= TOLERANCE, "{name}, cut {seed}: off by {most:e} of the range");
 }
 
-/// Lets the judge look at both.
+/// Lets the judge look at both, on inputs of these sizes or of a file.
 fn judged(judge: &str, small: &Model, masked: &Model, sizes: &[&str]) {
     let folder = tempfile::tempdir().expect("there is a place for files");
     let write = |model: &Model, name: &str| {

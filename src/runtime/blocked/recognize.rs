@@ -9,7 +9,7 @@ use tract_onnx::tract_core::internal::{TDim, TVec};
 use super::operators::{BlockedConv, FromBlocks, ToBlocks};
 use crate::analysis::Shapes;
 use crate::ir::op::{Add, Clip, Conv, GlobalAveragePool, ReduceMean, ReduceSum, Relu, Reshape};
-use crate::ir::{DType, Model, Tensor, ValueId};
+use crate::ir::{DType, Model, Tensor, ValueId, op};
 use crate::kernels::blocked::{BlockedConvolution, FloatIsa};
 use crate::require;
 use crate::rewrite::{Draft, Match, Miss, Rewrite, Rules, Site};
@@ -45,18 +45,19 @@ const ELEMENTWISE: &[&str] = &[
     "Tanh",
 ];
 
-/// Rewrites `model`. `shapes` are those of the model before.
-pub(super) fn recognize(model: &mut Model, shapes: &OnceCell<Rc<Shapes>>) {
-    let rules = Rules::new()
+/// Rewrites `model`. `shapes` are those of the model before. It may call itself one of a newer operator set than `opset`.
+pub(super) fn recognize(model: &mut Model, shapes: &OnceCell<Rc<Shapes>>, opset: i64) {
+    let mut rules = Rules::new()
         .on::<Conv, _>(conv)
         .on::<ToBlocks, _>(kept)
         .on::<Add, _>(residual)
         .on::<Relu, _>(relu)
         .on::<Clip, _>(clip)
-        .on_any(ELEMENTWISE, elementwise)
-        .on::<ReduceMean, _>(mean)
-        .on::<ReduceSum, _>(sum)
-        .on::<GlobalAveragePool, _>(global_average);
+        .on_any(ELEMENTWISE, elementwise);
+    if opset >= op::BASE {
+        // What these write has another form in older operator sets.
+        rules = rules.on::<ReduceMean, _>(mean).on::<ReduceSum, _>(sum).on::<GlobalAveragePool, _>(global_average);
+    }
     // What was not met is no news: it runs as it is.
     let _ = rules.apply(model, shapes);
 }
