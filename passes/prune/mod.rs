@@ -22,6 +22,7 @@ mod sensitivity;
 mod slice;
 mod snip;
 mod surgeon;
+mod variational;
 mod vocabulary;
 mod weighed;
 
@@ -231,7 +232,8 @@ impl Prune {
             return Ok(None);
         }
         let data = self.data(cx)?;
-        Ok(Some(Samples { inputs: Prune::inputs(&data, model, cx)?, labels: data.classes() }))
+        let of = Prune::all_data(cx)?.len();
+        Ok(Some(Samples { inputs: Prune::inputs(&data, model, cx)?, labels: data.classes(), of }))
     }
 
     fn share_rows(&self, model: &mut Model, least: u64, cx: &mut Context) -> Result<(), PassError> {
