@@ -1,10 +1,13 @@
 //! Distillation: a model learns from another one, and from labels.
 
+use std::sync::atomic::Ordering;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::analysis::{Cost, Shapes};
 use crate::ir::{Model, ValueId};
-use crate::pass::{Context, Effect, Needs, Pass, PassError, PassInfo, refuse_unless};
+use crate::pass::{Context, Cuts, Effect, Needs, Pass, PassError, PassInfo, refuse_unless};
 use crate::passes::teach::augment::Changes;
 use crate::passes::teach::hints::Hint;
 use crate::passes::teach::{Judged, Objective, Recipe, frozen, teach};
@@ -243,10 +246,40 @@ impl Distill {
         }
     }
 
+    /// Trains in parts, each behind a cut. What the optimizer remembers and the average of the weights start anew in each.
+    fn train_between(&self, cuts: &Cuts, model: &mut Model, cx: &mut Context) -> Result<(), PassError> {
+        let whole = Cost::of(model, &Shapes::infer(model));
+        let mut epochs: Vec<String> = Vec::new();
+        for part in cuts.parts(self.epochs) {
+            epochs.push((part.before + 1).to_string());
+            cut_silently(cuts, model, part.share, cx)?;
+            separate(model);
+            let trained = weights(model, &frozen(&self.freeze)?);
+            teach(model, trained, &self.recipe(cx.seed).part(part, self.epochs), cx)?;
+            if part.share < 1.0 && cx.finish.load(Ordering::Relaxed) {
+                cut_silently(cuts, model, 1.0, cx)?;
+                cx.note("training ended too early: what was left to cut was cut at once");
+                break;
+            }
+        }
+        let small = Cost::of(model, &Shapes::infer(model));
+        cx.note(format!(
+            "cut before epochs {}: parameters {} -> {}, multiply-accumulates {} -> {}",
+            epochs.join(", "),
+            whole.parameters,
+            small.parameters,
+            whole.macs,
+            small.macs
+        ));
+        Ok(())
+    }
+
     fn settings(&self, seed: u64) -> Settings {
         let momentum = self.momentum as f32;
         Settings {
             epochs: self.epochs,
+            before: 0,
+            behind: 0,
             batch: self.batch_size,
             optimizer: match self.optimizer {
                 Rule::Adamw => Optimizer::ADAMW,
@@ -265,8 +298,19 @@ impl Distill {
     }
 }
 
+/// Lets the pass that left them cut, without what it says of each.
+fn cut_silently(cuts: &Cuts, model: &mut Model, share: f64, cx: &mut Context) -> Result<(), PassError> {
+    let told = cx.notes.len();
+    (cuts.cut)(model, share, cx)?;
+    cx.notes.truncate(told);
+    Ok(())
+}
+
 impl Pass for Distill {
     fn run(&self, model: &mut Model, cx: &mut Context) -> Result<(), PassError> {
+        if let Some(cuts) = cx.cuts.take() {
+            return self.train_between(&cuts, model, cx);
+        }
         separate(model);
         let trained = weights(model, &frozen(&self.freeze)?);
         let ramp = cx.ramp.take();

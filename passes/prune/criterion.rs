@@ -11,6 +11,7 @@ use super::probe::{Samples, activations, changes};
 use super::select::Groups;
 use super::snip::connections;
 use super::surgeon;
+use super::variational::noise;
 use super::weighed::Direction;
 use crate::analysis::channels::{Channels, Class};
 use crate::data::Random;
@@ -46,6 +47,9 @@ pub enum Criterion {
     /// Those whose weights matter least for the loss by labels, to first order: for networks that are not trained yet (SNIP);
     /// needs samples with labels.
     Snip,
+    /// Those that carry most noise when each is given as much as leaves what the model says alone (variational dropout): it is
+    /// learned, while weights stay as they are, in two thousand runs forward and back; needs samples.
+    Variational,
     /// Any, chosen by the seed: what other criteria are compared with.
     Random,
 }
@@ -57,8 +61,8 @@ impl Criterion {
     }
 
     pub fn needs_samples(self) -> bool {
-        use Criterion::{Activation, Fisher, Obs, Snip, Taylor};
-        matches!(self, Activation | Taylor | Fisher | Obs | Snip)
+        use Criterion::{Activation, Fisher, Obs, Snip, Taylor, Variational};
+        matches!(self, Activation | Taylor | Fisher | Obs | Snip | Variational)
     }
 }
 
@@ -101,6 +105,8 @@ pub fn scores(criterion: Criterion, subject: Subject, samples: Option<&Samples>)
         }
         Criterion::Obs => surgeon::losses(subject, samples()?)?,
         Criterion::Snip => connections(subject, samples()?)?,
+        // The power of a class over that of its noise.
+        Criterion::Variational => noise(subject, samples()?)?.into_iter().map(|log| (-log).exp()).collect(),
         Criterion::Random => {
             let places = Random::new(seed, CHOICE).permutation(channels.len());
             places.into_iter().map(|place| place as f64).collect()

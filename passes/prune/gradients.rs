@@ -53,8 +53,15 @@ impl<'a> Derivatives<'a> {
     /// # Errors
     /// If the model does not run on it.
     pub fn on(&self, index: usize, inputs: &[Tensor]) -> Result<Vec<Tensor>, PassError> {
-        let weights = self.weighed.weights(index, inputs)?;
-        self.runner.run(&[inputs, &self.given, &weights].concat()).map_err(failed)
+        self.at(inputs, &self.given, &self.weighed.weights(index, inputs)?)
+    }
+
+    /// Those that are known, where the constants are others, and so are the weights of the outputs.
+    ///
+    /// # Errors
+    /// If the model does not run on it.
+    pub fn at(&self, inputs: &[Tensor], given: &[Tensor], weights: &[Tensor]) -> Result<Vec<Tensor>, PassError> {
+        self.runner.run(&[inputs, given, weights].concat()).map_err(failed)
     }
 }
 

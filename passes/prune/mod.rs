@@ -7,6 +7,7 @@ mod depth;
 mod edit;
 mod fit;
 mod gradients;
+mod gradual;
 mod latency;
 mod layer;
 #[cfg(test)]
@@ -22,6 +23,7 @@ mod sensitivity;
 mod slice;
 mod snip;
 mod surgeon;
+mod variational;
 mod vocabulary;
 mod weighed;
 
@@ -44,6 +46,7 @@ use crate::rewrite::Miss;
 use criterion::{Criterion, Subject};
 use cut::Cut;
 pub(super) use gradients::{Sum, gradients};
+use gradual::Progress;
 use latency::Latencies;
 use layer::{Layer, layers};
 use own::untie;
@@ -68,7 +71,7 @@ pub const INFO: PassInfo = PassInfo::of::<Prune>(
 /// One of `channels`, `parameters`, `bytes`, `macs` and `latency` says how much is cut. With `vocabulary`, embedding tables lose the rows of
 /// ids that do not occur in the samples, and with `depth` the network loses whole residual branches. Both come first and may
 /// also stand alone; the share to cut is one of what they leave.
-#[derive(Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct Prune {
     /// The share to cut of the channels that can be cut.
@@ -104,6 +107,13 @@ struct Prune {
     /// The id whose row the others share ([UNK], say); if none is given, it is the mean of theirs.
     unknown: Option<usize>,
 
+    /// When channels are cut.
+    schedule: Schedule,
+
+    /// The share of the epochs of training before the last cut, with `schedule=gradual`: 0.75 if nothing is given. In the others the
+    /// network that is left learns on.
+    until: Option<f64>,
+
     /// How it is found which channels are missed least.
     criterion: Criterion,
 
@@ -133,6 +143,19 @@ struct Prune {
     rewind: Option<PathBuf>,
 }
 
+/// When channels are cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Schedule {
+    /// In this pass.
+    #[default]
+    Once,
+    /// While `distill` trains, which has to be the next pass: before some of its epochs, six at the most. Behind the k-th of n cuts
+    /// the share s·(1 - (1 - k/n)³) is gone, and each time the criterion looks at the network as it is then. Not with `latency`,
+    /// `depth`, `vocabulary`, `reconstruct`, `rewind` and `criterion=obs`.
+    Gradual,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum Scope {
@@ -156,6 +179,8 @@ impl Default for Prune {
             depth: None,
             vocabulary: None,
             unknown: None,
+            schedule: Schedule::default(),
+            until: None,
             criterion: Criterion::default(),
             samples: 64,
             scope: Scope::default(),
@@ -231,7 +256,8 @@ impl Prune {
             return Ok(None);
         }
         let data = self.data(cx)?;
-        Ok(Some(Samples { inputs: Prune::inputs(&data, model, cx)?, labels: data.classes() }))
+        let of = Prune::all_data(cx)?.len();
+        Ok(Some(Samples { inputs: Prune::inputs(&data, model, cx)?, labels: data.classes(), of }))
     }
 
     fn share_rows(&self, model: &mut Model, least: u64, cx: &mut Context) -> Result<(), PassError> {
@@ -241,30 +267,43 @@ impl Prune {
         vocabulary.apply(model, &samples, |model, lookup| is_named(model, lookup, &keep), cx)
     }
 
-    /// Returns whether anything was cut.
-    fn cut(&self, model: &mut Model, cx: &mut Context) -> Result<bool, PassError> {
-        let mut small = model.clone();
-        untie(&mut small);
-        let start = self.rewind.as_deref().map(|file| rewound(&small, file)).transpose()?;
-        let shapes = Shapes::infer(&small);
-        let channels = Channels::of(&small, &shapes);
-        let floats = in_floats(&small);
+    /// The channels of a model that may go.
+    fn find(&self, model: &Model) -> Result<Found, PassError> {
+        let mut model = model.clone();
+        untie(&mut model);
+        let shapes = Shapes::infer(&model);
+        let channels = Channels::of(&model, &shapes);
+        let floats = in_floats(&model);
         let layers = layers(&floats, &channels);
-        let held = self.held(&small, &channels, &layers)?;
-        let groups = Groups::new(&small, &channels, &layers, |class| !held[class.index()]);
-        Reach::of(&channels, &layers).tell(&small, cx);
-        if groups.members.is_empty() {
+        let held = self.held(&model, &channels, &layers)?;
+        let groups = Groups::new(&model, &channels, &layers, |class| !held[class.index()]);
+        Ok(Found { model, floats, shapes, channels, layers, groups })
+    }
+
+    /// Cuts as much as was asked for, or, of a cut in several steps, what is missing behind this one. Returns whether anything was.
+    fn cut(&self, model: &mut Model, progress: Option<Progress>, cx: &mut Context) -> Result<bool, PassError> {
+        let found = self.find(model)?;
+        let start = self.rewind.as_deref().map(|file| rewound(&found.model, file)).transpose()?;
+        if progress.is_none() {
+            found.tell(cx);
+        }
+        if found.groups.members.is_empty() {
             return Ok(false);
         }
-        let samples = self.learned_from(&small, cx)?;
-        let subject = Subject { model: &floats, channels: &channels, layers: &layers, groups: &groups, seed: cx.seed };
-        let scores = criterion::scores(self.criterion, subject, samples.as_ref())?;
+        let samples = self.learned_from(&found.model, cx)?;
+        let scores = criterion::scores(self.criterion, found.subject(cx.seed), samples.as_ref())?;
+        let none = found.none();
+        let Found { model: mut small, shapes, channels, groups, .. } = found;
         let rules = Rules { minimum: self.minimum, multiple: self.round_to };
         let latencies = match self.latency {
             Some(_) => Some(self.latencies(&small, &channels, &groups, rules, cx)?),
             None => None,
         };
-        let amount = self.amount(latencies.as_ref())?.expect("a share was given");
+        let mut amount = self.amount(latencies.as_ref())?.expect("a share was given");
+        if let Some(progress) = progress {
+            let now = groups.left(&small, &channels, &shapes, amount, &none);
+            amount = amount.with_share(progress.next(amount.share(), now));
+        }
         let savings = groups.savings(&small, &channels, &shapes, amount);
         let weighed = self.criterion.is_loss().then_some(&savings[..]);
         let mut order = criterion::order(&groups, &scores, weighed, self.scope == Scope::Local);
@@ -279,8 +318,7 @@ impl Prune {
             return Ok(false);
         }
         if latencies.is_some() {
-            let [all, left] = [&vec![false; removed.len()], &removed]
-                .map(|removed| groups.left(&small, &channels, &shapes, amount, removed));
+            let [all, left] = [&none, &removed].map(|removed| groups.left(&small, &channels, &shapes, amount, removed));
             cx.note(format!("latency by the table {all:.2} -> {left:.2} ms, in tract, of a sample, in one thread"));
             if left > (1.0 - amount.share() + 1e-9) * all {
                 cx.note("no more can be cut: what is left of the time does not depend on channels that can go");
@@ -347,7 +385,11 @@ impl Pass for Prune {
             None => false,
         };
         let narrower = match self.amount(None)? {
-            Some(_) => self.cut(model, cx)?,
+            Some(_) if self.schedule == Schedule::Gradual => {
+                self.leave(model, cx)?;
+                false
+            }
+            Some(_) => self.cut(model, None, cx)?,
             None => false,
         };
         if fewer && !narrower { self.rewind(model, cx) } else { Ok(()) }
@@ -373,7 +415,12 @@ impl Pass for Prune {
             "`rewind` takes weights from before training: `reconstruct`, `criterion=obs` and `vocabulary` are for trained ones",
         )?;
         refuse_unless(self.round_to > 0, "`round-to` is 0")?;
-        refuse_unless(self.minimum > 0, "`minimum` is 0: a layer without channels is none")
+        refuse_unless(self.minimum > 0, "`minimum` is 0: a layer without channels is none")?;
+        self.check_schedule()
+    }
+
+    fn leads_to(&self) -> Option<(&'static str, &'static str)> {
+        (self.schedule == Schedule::Gradual).then_some(("distill", "schedule=gradual"))
     }
 
     fn needs(&self) -> Needs {
@@ -390,6 +437,37 @@ impl Pass for Prune {
 
     fn effect(&self) -> Effect {
         Effect::Lossy
+    }
+}
+
+/// The channels of a model that may go.
+struct Found {
+    /// The model, whose layers share nothing by chance, and the same in floats.
+    model: Model,
+    floats: Model,
+    shapes: Shapes,
+    channels: Channels,
+    layers: Vec<Layer>,
+    groups: Groups,
+}
+
+impl Found {
+    fn subject(&self, seed: u64) -> Subject<'_> {
+        let Found { floats, channels, layers, groups, .. } = self;
+        Subject { model: floats, channels, layers, groups, seed }
+    }
+
+    /// Of each class, that it stays.
+    fn none(&self) -> Vec<bool> {
+        vec![false; self.channels.len()]
+    }
+
+    fn left(&self, amount: Amount, removed: &[bool]) -> f64 {
+        self.groups.left(&self.model, &self.channels, &self.shapes, amount, removed)
+    }
+
+    fn tell(&self, cx: &mut Context) {
+        Reach::of(&self.channels, &self.layers).tell(&self.model, cx);
     }
 }
 

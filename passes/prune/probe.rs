@@ -9,7 +9,7 @@ use super::gradients::Derivatives;
 use super::weighed::{Direction, Weighed};
 use crate::analysis::channels::Lane;
 use crate::ir::op::Mul;
-use crate::ir::{Tensor, ValueId};
+use crate::ir::{Model, Tensor, ValueId};
 use crate::pass::PassError;
 use crate::runtime::{Execution, Runner};
 
@@ -18,6 +18,8 @@ pub struct Samples {
     pub inputs: Vec<Vec<Tensor>>,
     /// The classes of each, if they are known.
     pub labels: Option<Vec<Vec<i64>>>,
+    /// Of how many they were chosen.
+    pub of: usize,
 }
 
 fn failed(error: impl std::fmt::Display) -> PassError {
@@ -85,10 +87,35 @@ pub fn changes(
     direction: Direction,
     mut add: impl FnMut(usize, f64),
 ) -> Result<(), PassError> {
-    let Subject { model, channels, layers, groups, seed } = subject;
+    let Subject { model, channels, seed, .. } = subject;
     let mut probed = model.clone();
     let weighed = Weighed::of(&mut probed, &samples.inputs[0], direction, seed)?;
 
+    let (lanes, masks): (Vec<Lane>, Vec<ValueId>) = mask_reads(&mut probed, subject).into_iter().unzip();
+    let derivatives = Derivatives::of(probed, weighed, &masks)?
+        .ok_or_else(|| PassError("no output depends on a channel that can be cut".into()))?;
+
+    let run = |(index, inputs): (usize, &Vec<Tensor>)| -> Result<Vec<f64>, PassError> {
+        let results = derivatives.on(index, inputs)?;
+        let mut of_classes = vec![0.0; channels.len()];
+        for (&known, tensor) in derivatives.known.iter().zip(&results) {
+            let floats = tensor.floats().expect("a derivative is a float");
+            for (class, &x) in channels.classes_of(lanes[known]).iter().zip(floats.iter()) {
+                of_classes[class.index()] += f64::from(x);
+            }
+        }
+        Ok(of_classes)
+    };
+    let seen: Vec<Vec<f64>> = samples.inputs.par_iter().enumerate().map(run).collect::<Result<_, _>>()?;
+    for sample in seen {
+        sample.into_iter().enumerate().for_each(|(class, change)| add(class, change));
+    }
+    Ok(())
+}
+
+/// Lets layers read what groups have through masks of ones, and returns the masks and the lanes that they are for.
+pub fn mask_reads(probed: &mut Model, subject: Subject) -> Vec<(Lane, ValueId)> {
+    let Subject { channels, layers, groups, .. } = subject;
     let mut masks: HashMap<(Lane, usize), ValueId> = HashMap::new();
     let mut lanes: Vec<(Lane, ValueId)> = Vec::new();
     for layer in layers {
@@ -109,24 +136,5 @@ pub fn changes(
         let masked = probed.insert_before(layer.node, Mul { a: operand, b: mask }, "masked");
         probed.set_input(layer.node, read.index, Some(masked));
     }
-    let (lanes, masks): (Vec<Lane>, Vec<ValueId>) = lanes.into_iter().unzip();
-    let derivatives = Derivatives::of(probed, weighed, &masks)?
-        .ok_or_else(|| PassError("no output depends on a channel that can be cut".into()))?;
-
-    let run = |(index, inputs): (usize, &Vec<Tensor>)| -> Result<Vec<f64>, PassError> {
-        let results = derivatives.on(index, inputs)?;
-        let mut of_classes = vec![0.0; channels.len()];
-        for (&known, tensor) in derivatives.known.iter().zip(&results) {
-            let floats = tensor.floats().expect("a derivative is a float");
-            for (class, &x) in channels.classes_of(lanes[known]).iter().zip(floats.iter()) {
-                of_classes[class.index()] += f64::from(x);
-            }
-        }
-        Ok(of_classes)
-    };
-    let seen: Vec<Vec<f64>> = samples.inputs.par_iter().enumerate().map(run).collect::<Result<_, _>>()?;
-    for sample in seen {
-        sample.into_iter().enumerate().for_each(|(class, change)| add(class, change));
-    }
-    Ok(())
+    lanes
 }

@@ -58,6 +58,17 @@ impl Amount<'_> {
         }
     }
 
+    /// Another share of the same.
+    pub fn with_share(self, share: f64) -> Self {
+        match self {
+            Amount::Channels(_) => Amount::Channels(share),
+            Amount::Parameters(_) => Amount::Parameters(share),
+            Amount::Bytes(_) => Amount::Bytes(share),
+            Amount::Macs(_) => Amount::Macs(share),
+            Amount::Latency(_, latencies) => Amount::Latency(share, latencies),
+        }
+    }
+
     /// How much there is behind a cut of what is counted: for channels, what each class has in `width` is counted.
     fn counted(self, model: &Model, cut: &Cut, width: usize) -> f64 {
         match self {

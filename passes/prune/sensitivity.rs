@@ -3,14 +3,11 @@
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::Prune;
-use super::criterion::{self, Subject};
+use super::criterion;
 use super::cut::Cut;
-use super::layer::{Layer, layers};
-use super::own::untie;
-use super::quantized::in_floats;
-use super::select::{Groups, Rules};
-use crate::analysis::Shapes;
+use super::layer::Layer;
+use super::select::Rules;
+use super::{Found, Prune};
 use crate::analysis::channels::{Channels, Class};
 use crate::ir::{Model, Tensor};
 use crate::measure::Errors;
@@ -52,20 +49,13 @@ pub fn rank(
     samples: usize,
     shares: &[f64],
 ) -> Result<Vec<GroupSensitivity>, PassError> {
-    let mut whole = model.clone();
-    untie(&mut whole);
-    let shapes = Shapes::infer(&whole);
-    let channels = Channels::of(&whole, &shapes);
-    let floats = in_floats(&whole);
-    let layers = layers(&floats, &channels);
-    let held = pass.held(&whole, &channels, &layers)?;
-    let groups = Groups::new(&whole, &channels, &layers, |class| !held[class.index()]);
-    if groups.members.is_empty() {
+    let found = pass.find(model)?;
+    if found.groups.members.is_empty() {
         return Ok(Vec::new());
     }
-    let learned_from = pass.learned_from(&whole, cx)?;
-    let subject = Subject { model: &floats, channels: &channels, layers: &layers, groups: &groups, seed: cx.seed };
-    let scores = criterion::scores(pass.criterion, subject, learned_from.as_ref())?;
+    let learned_from = pass.learned_from(&found.model, cx)?;
+    let scores = criterion::scores(pass.criterion, found.subject(cx.seed), learned_from.as_ref())?;
+    let Found { model: whole, shapes, channels, layers, groups, .. } = found;
     let order = criterion::order(&groups, &scores, None, true);
 
     let inputs = Prune::inputs(&Prune::all_data(cx)?.first(samples), &whole, cx)?;

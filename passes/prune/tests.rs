@@ -45,7 +45,7 @@ fn constant<'m>(model: &'m Model, name: &str) -> &'m Tensor {
 
 #[test]
 fn criteria_find_channels_that_do_little() {
-    for criterion in ["l1", "l2", "batchnorm", "activation", "taylor", "fisher", "obs"] {
+    for criterion in ["l1", "l2", "batchnorm", "activation", "taylor", "fisher", "obs", "variational"] {
         let (model, _) = pruned(NETWORK, &format!("channels=0.4,criterion={criterion}"));
         assert_eq!(*constant(&model, "scale").floats().unwrap(), [1.0, 1.5, 2.0], "{criterion}");
     }

@@ -56,6 +56,18 @@ impl<'a> Weighed<'a> {
         Ok(Weighed { direction, seed, outputs, first, forward })
     }
 
+    pub fn outputs(&self) -> &[ValueId] {
+        &self.outputs
+    }
+
+    /// What the outputs are on a sample.
+    ///
+    /// # Errors
+    /// If the model does not run on it.
+    pub fn answers(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, PassError> {
+        self.forward.run(inputs).map_err(failed)
+    }
+
     /// Appends the sum to `model`, with the weights as inputs behind those that there are.
     pub fn total(&self, model: &mut Model) -> ValueId {
         let mut total: Option<ValueId> = None;
@@ -85,7 +97,7 @@ impl<'a> Weighed<'a> {
                 |like: &Tensor| (0..like.len()).map(|_| if random.below(2) == 0 { -1f32 } else { 1.0 }).collect();
             return Ok(self.first.iter().map(|like| Tensor::from_vec(like.shape().to_vec(), signs(like))).collect());
         }
-        let answers = self.forward.run(inputs).map_err(failed)?;
+        let answers = self.answers(inputs)?;
         let weights = answers.iter().enumerate().map(|(place, answer)| {
             let weights = match self.direction {
                 Direction::Signs | Direction::Drawn => drawn(answer, &mut random),

@@ -405,6 +405,8 @@ impl Quantize {
         Recipe {
             settings: train::Settings {
                 epochs: self.epochs,
+                before: 0,
+                behind: 0,
                 batch: self.batch_size,
                 optimizer: Optimizer::ADAMW,
                 rate: self.learning_rate,

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::Random;
 use crate::ir::{Model, Tensor};
 use crate::measure::Profile;
-use crate::pass::{Context, PassError, refuse_unless};
+use crate::pass::{Context, Part, PassError, refuse_unless};
 use crate::passes::names::globs;
 use crate::runtime::samples_of_a_run;
 use crate::runtime::stack::{can_stack, can_stack_samples};
@@ -50,6 +50,15 @@ pub(super) struct Recipe {
     pub options: String,
     /// Weights that become zero on the way.
     pub ramp: Option<Ramp>,
+}
+
+impl Recipe {
+    /// The same for a part of a training of so many epochs.
+    pub fn part(self, part: Part, all: usize) -> Recipe {
+        let Part { before, epochs, .. } = part;
+        let settings = Settings { before, epochs, behind: all - before - epochs, ..self.settings };
+        Recipe { settings, options: format!("{} from epoch {before}", self.options), ..self }
+    }
 }
 
 /// What is learned.
@@ -147,7 +156,9 @@ pub(super) fn teach(
         cx.training_step = Some(Profile::of([&nodes[..]].into_iter()));
     }
 
-    cx.finish.store(false, Ordering::Relaxed);
+    if recipe.settings.before == 0 {
+        cx.finish.store(false, Ordering::Relaxed);
+    }
     let checkpoint = cx.checkpoints.as_ref().map(|folder| Checkpoint::new(folder, identity));
     let checkpoint = checkpoint.transpose().map_err(failed)?;
     let mut watch = Told { cx, loss: None, zeros };
@@ -156,7 +167,8 @@ pub(super) fn teach(
     let Told { cx, .. } = watch;
     fit.write(model).map_err(failed)?;
     scaffold.remove(model);
-    cx.applied("train a weight", count);
+    let is_last = recipe.settings.behind == 0;
+    cx.applied("train a weight", if is_last { count } else { 0 });
     if let Some(ramp) = &recipe.ramp {
         let weights: Vec<_> = ramp.values.iter().filter_map(|&value| model.constant(value)?.floats()).collect();
         let all: usize = weights.iter().map(|weight| weight.len()).sum();
@@ -165,7 +177,7 @@ pub(super) fn teach(
         cx.note(format!("{zeros} of {all} weights of {} layers are zero: {share:.1} %", weights.len()));
     }
     course.notes.into_iter().for_each(|note| cx.note(note));
-    if let Some(best) = course.epochs.iter().rev().find(|epoch| epoch.best) {
+    if let Some(best) = course.epochs.iter().rev().find(|epoch| epoch.best).filter(|_| is_last) {
         let (epoch, samples) = (best.epoch, learned.len());
         cx.note(match (best.accuracy, best.validation_loss) {
             (Some(accuracy), Some(loss)) => format!(

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use super::Observer;
+use super::{Cuts, Observer};
 use crate::analysis::Shapes;
 use crate::data::Dataset;
 use crate::ir::{Model, NodeId};
@@ -43,6 +43,8 @@ pub struct Context {
     pub wants_profile: bool,
     /// Weights that are to become zero in the training behind the pass that left this.
     pub ramp: Option<Ramp>,
+    /// Cuts that are to be made in that training.
+    pub cuts: Option<Cuts>,
     /// What the running pass tells step by step, for the report: one entry an epoch, say.
     pub log: Vec<Json>,
     /// What came of each pass of the pipeline, in the order they first ran.

@@ -4,12 +4,14 @@
 //! one loop that runs passes; whatever else is wanted (printing, verifying, progress) is an [`Observer`] of that loop.
 
 mod context;
+mod cuts;
 mod notation;
 mod observer;
 mod pipeline;
 mod table;
 
 pub use context::{Context, Missed, PassReport};
+pub use cuts::{Cuts, Cutting, Part};
 pub use notation::NotationError;
 pub use observer::{Observer, PrintAfter, StopAfter, Verify};
 pub use pipeline::{Pipeline, PipelineError, Step, find};

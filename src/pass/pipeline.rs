@@ -271,7 +271,8 @@ fn run_step(step: &Step, model: &mut Model, cx: &mut Context) -> Result<ControlF
     let (before, start) = (state(model), Instant::now());
     step.pass.run(model, cx).map_err(failed)?;
     // What is left for the next pass to do is no idle run either.
-    let changed = state(model) != before || step.pass.leads_to().is_some() && cx.ramp.is_some();
+    let is_left = step.pass.leads_to().is_some() && (cx.ramp.is_some() || cx.cuts.is_some());
+    let changed = state(model) != before || is_left;
     let time = start.elapsed();
 
     let (outcomes, notes) = (std::mem::take(&mut cx.outcomes), std::mem::take(&mut cx.notes));

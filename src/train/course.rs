@@ -15,6 +15,9 @@ const DIVERGENCES: usize = 3;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     pub epochs: usize,
+    /// The epochs of other parts of the same training, before these and behind them. Steps and their rate are counted over all.
+    pub before: usize,
+    pub behind: usize,
     /// Samples of one step.
     pub batch: usize,
     pub optimizer: Optimizer,
@@ -118,9 +121,9 @@ pub fn train(
     let mut average = course.average.clone();
     course.epochs.iter().for_each(|epoch| watch.epoch(epoch));
     let steps = learned.len().div_ceil(settings.batch);
-    let total = steps * settings.epochs;
+    let (before, total) = (settings.before, steps * (settings.before + settings.epochs + settings.behind));
     let warmup = (total as f64 * settings.warmup).round() as usize;
-    'epochs: for epoch in course.epochs.len() + 1..=settings.epochs {
+    'epochs: for epoch in before + course.epochs.len() + 1..=before + settings.epochs {
         let stale = course.stale();
         if settings.patience > 0 && stale >= settings.patience {
             course.notes.push(format!("ended after epoch {}: the last {stale} were no better", epoch - 1));

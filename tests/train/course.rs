@@ -28,6 +28,8 @@ fn model() -> (Model, ValueId, ValueId) {
 fn settings(rate: f64) -> Settings {
     Settings {
         epochs: 1,
+        before: 0,
+        behind: 0,
         batch: 1,
         optimizer: Optimizer::Sgd { momentum: 0.0, nesterov: false },
         rate,

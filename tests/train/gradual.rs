@@ -121,7 +121,6 @@ fn what_does_not_go_together_with_gradual_zeros_is_refused() {
         ("sparsify(sparsity=0.5,schedule=gradual,store=sparse),distill", "`store=sparse` is for weights"),
         ("sparsify(sparsity=0.5,schedule=gradual,until=0),distill", "`until` is a share above 0"),
         ("sparsify(sparsity=0.5,until=0.5),distill", "`until` is for `schedule=gradual`"),
-        ("prune(channels=0.5,schedule=gradual),distill", "has no option `schedule`"),
     ] {
         let error = refused(pipeline).unwrap_or_else(|| panic!("{pipeline} is not refused"));
         assert!(error.contains(why), "{pipeline}: {error}");

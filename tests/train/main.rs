@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "other tests need the rest")]
 mod corpus;
 mod course;
+mod cuts;
 mod gradual;
 mod interrupts;
 mod options;
