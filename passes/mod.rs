@@ -8,6 +8,7 @@ mod quantize;
 mod rewind;
 mod sparsify;
 mod teach;
+mod until;
 
 use crate::pass::PassInfo;
 

@@ -3,10 +3,8 @@
 
 use super::{Prune, Schedule};
 use crate::ir::Model;
-use crate::pass::{Context, Cuts, PassError, refuse_unless};
-
-/// The share of the epochs before the last cut, where nothing is said.
-const UNTIL: f64 = 0.75;
+use crate::pass::{Context, Cuts, PassError};
+use crate::passes::until::{UNTIL, check_until};
 
 /// What there was of all that a cut is counted in before the first of several, and how much of the cut is made behind this one.
 #[derive(Clone, Copy)]
@@ -25,13 +23,10 @@ impl Progress {
 impl Prune {
     /// Refuses what does not go together with the schedule.
     pub(super) fn check_schedule(&self) -> Result<(), PassError> {
+        check_until(self.until, self.schedule == Schedule::Gradual)?;
         if self.schedule == Schedule::Once {
-            return refuse_unless(self.until.is_none(), "`until` is for `schedule=gradual`");
+            return Ok(());
         }
-        refuse_unless(
-            self.until.is_none_or(|until| until > 0.0 && until <= 1.0),
-            "`until` is a share above 0, up to 1",
-        )?;
         let others = [
             (self.latency.is_some(), "`latency`"),
             (self.depth.is_some(), "`depth`"),

@@ -7,21 +7,16 @@ use super::select::{Amount, removed};
 use super::weight::Weight;
 use super::{Criterion, Found, Schedule, Sparsify, Store};
 use crate::pass::{Context, PassError, refuse_unless};
+use crate::passes::until::{UNTIL, check_until};
 use crate::train::Ramp;
-
-/// The share of the steps in which zeros become more, where nothing is said.
-const UNTIL: f64 = 0.75;
 
 impl Sparsify {
     /// Refuses what does not go together with the schedule.
     pub(super) fn check_schedule(&self) -> Result<(), PassError> {
+        check_until(self.until, self.schedule == Schedule::Gradual)?;
         if self.schedule == Schedule::Once {
-            return refuse_unless(self.until.is_none(), "`until` is for `schedule=gradual`");
+            return Ok(());
         }
-        refuse_unless(
-            self.until.is_none_or(|until| until > 0.0 && until <= 1.0),
-            "`until` is a share above 0, up to 1",
-        )?;
         refuse_unless(
             self.criterion == Criterion::Magnitude,
             "`schedule=gradual` looks at weights while they change: it is for `criterion=magnitude`",

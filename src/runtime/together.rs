@@ -85,8 +85,10 @@ impl Together {
         };
         let results = self.runner.run(&(0..last.len()).map(column).collect::<Result<Vec<_>, _>>()?)?;
         let apart = |result: &Tensor| {
-            let why = || "an output does not count the samples of a run along its first axis".into();
-            parts(result, self.count).ok_or_else(|| RuntimeError::Failed { node: None, why: why() })
+            parts(result, self.count).ok_or_else(|| RuntimeError::Failed {
+                node: None,
+                why: "an output does not count the samples of a run along its first axis".into(),
+            })
         };
         let results = results.iter().map(apart).collect::<Result<Vec<_>, _>>()?;
         Ok((0..samples.len()).map(|i| results.iter().map(|parts| parts[i].clone()).collect()).collect())

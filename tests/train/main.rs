@@ -342,3 +342,16 @@ fn the_graph_of_a_step_is_a_model_that_gives_its_gradients() {
         assert!((expected - f64::from(gradient[element])).abs() < 2e-3, "{} for {expected}", gradient[element]);
     }
 }
+
+/// Why a pipeline is refused before anything runs.
+fn refusal(pipeline: &str) -> Option<String> {
+    Pipeline::parse(pipeline, passes::ALL).err().map(|error| error.to_string())
+}
+
+/// Each of these pipelines is refused, and is told why.
+fn assert_refused(pipelines: &[(&str, &str)]) {
+    for (pipeline, why) in pipelines {
+        let error = refusal(pipeline).unwrap_or_else(|| panic!("{pipeline} is not refused"));
+        assert!(error.contains(why), "{pipeline}: {error}");
+    }
+}

@@ -94,16 +94,15 @@ fn keeps_the_law(file: &Path, zoo: &Path, cuts: u64, judge: Option<&str>) {
         }
         None => subject.inputs(&sizes),
     };
-    let file = data.map(|data| data.display().to_string());
-    let file = file.as_deref();
-    let others = file.as_ref().map_or(others, from_ref);
+    let data = data.map(|data| data.display().to_string());
+    let others = data.as_deref().as_ref().map_or(others, from_ref).to_vec();
     let mut worst = (0f64, 0);
     for seed in 0..cuts {
         let removed = subject.some(seed, [0.3, 0.6][seed as usize % 2]);
         let (small, masked) = subject.both(&removed);
         let error = distance(&masked, &small, &inputs);
         if let Some(judge) = judge {
-            judged(judge, &small, &masked, others);
+            judged(judge, &small, &masked, &others);
         }
         if error > worst.0 {
             worst = (error, seed);
