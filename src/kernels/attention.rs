@@ -96,9 +96,16 @@ impl Attention<'_> {
             fn with_avx2(attention: &Attention, scratch: &mut Scratch, output: &mut [f32], stride: usize) {
                 attention.run_blocks::<true>(scratch, output, stride);
             }
+            #[target_feature(enable = "avx2,fma,avx512f")]
+            fn with_avx512(attention: &Attention, scratch: &mut Scratch, output: &mut [f32], stride: usize) {
+                attention.run_blocks::<true>(scratch, output, stride);
+            }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                // SAFETY: the CPU has both.
-                return unsafe { with_avx2(self, scratch, output, stride) };
+                // SAFETY: the CPU has what the function is compiled for.
+                return match is_x86_feature_detected!("avx512f") {
+                    true => unsafe { with_avx512(self, scratch, output, stride) },
+                    false => unsafe { with_avx2(self, scratch, output, stride) },
+                };
             }
         }
         // Without an instruction for it, `mul_add` is a slow call.

@@ -1,6 +1,7 @@
 //! Depthwise convolutions: every channel has a window of its own. They are exact in both arithmetics, as in ONNX Runtime.
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -28,12 +29,9 @@ enum Weights {
     Avx2(Aligned<i16>),
     #[cfg(target_arch = "x86_64")]
     AvxVnni(Aligned<i8>),
-    /// For 64 channels at a time.
+    /// For 64 channels at a time, as long as more than 32 are left, and for 32 at a time.
     #[cfg(target_arch = "x86_64")]
-    Avx512Vnni(Aligned<i8>),
-    /// For 32 channels at a time.
-    #[cfg(target_arch = "x86_64")]
-    Avx512VnniNarrow(Aligned<i8>),
+    Avx512Vnni { wide: Aligned<i8>, narrow: Aligned<i8>, border: usize },
 }
 
 /// One output line with all that is needed for it.
@@ -72,18 +70,19 @@ impl Depthwise {
         let weights = match dispatch.isa {
             #[cfg(target_arch = "x86_64")]
             Isa::AvxVnni if suits_vnni(&matrix, &terms) => {
-                Weights::AvxVnni(x86::pack_depthwise_narrow(&matrix, window.kernel))
+                Weights::AvxVnni(x86::pack_depthwise_narrow(&matrix, 0..channels, &window, &terms.epilogue))
             }
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni if suits_vnni(&matrix, &terms) => match channels {
-                // Half of the last 64 channels would be empty.
-                1..=32 | 65..=96 => Weights::Avx512VnniNarrow(x86::pack_depthwise_narrow(&matrix, window.kernel)),
-                _ => Weights::Avx512Vnni(x86::pack_depthwise_wide(&matrix, window.kernel)),
-            },
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => {
-                Weights::Avx2(x86::pack_depthwise_avx2(&matrix, window.kernel))
+            Isa::Avx512Vnni if suits_vnni(&matrix, &terms) => {
+                let border = ((channels + 31) / 64 * 64).min(channels);
+                Weights::Avx512Vnni {
+                    wide: x86::pack_depthwise_wide(&matrix, 0..border, &window, &terms.epilogue),
+                    narrow: x86::pack_depthwise_narrow(&matrix, border..channels, &window, &terms.epilogue),
+                    border,
+                }
             }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => Weights::Avx2(x86::pack_depthwise_avx2(&matrix, &window)),
             _ => Weights::Portable((0..taps * channels).map(|i| weight(i / channels, i % channels)).collect()),
         };
         Depthwise { window, channels, weights, terms }
@@ -132,20 +131,26 @@ impl Depthwise {
         }
     }
 
-    fn run_line(&self, line: Line, scratch: &mut Scratch) {
+    fn run_line(&self, mut line: Line, scratch: &mut Scratch) {
         // SAFETY: the CPU has the instruction set that the weights are packed for.
         unsafe {
             match &self.weights {
                 Weights::Portable(weights) => self.portable(weights, line, scratch),
                 #[cfg(target_arch = "x86_64")]
-                Weights::Avx2(weights) => x86::depthwise_avx2(self.line(line, weights, scratch)),
+                Weights::Avx2(weights) => x86::depthwise_avx2(self.line(line, 0..self.channels, weights, scratch)),
                 #[cfg(target_arch = "x86_64")]
-                Weights::AvxVnni(weights) => x86::depthwise_avx_vnni(self.line(line, weights, scratch)),
+                Weights::AvxVnni(weights) => {
+                    x86::depthwise_avx_vnni(self.line(line, 0..self.channels, weights, scratch))
+                }
                 #[cfg(target_arch = "x86_64")]
-                Weights::Avx512Vnni(weights) => x86::depthwise_avx512_vnni_wide(self.line(line, weights, scratch)),
-                #[cfg(target_arch = "x86_64")]
-                Weights::Avx512VnniNarrow(weights) => {
-                    x86::depthwise_avx512_vnni_narrow(self.line(line, weights, scratch))
+                Weights::Avx512Vnni { wide, narrow, border } => {
+                    if !wide.is_empty() {
+                        let line = Line { output: line.output.reborrow(), ..line };
+                        x86::depthwise_avx512_vnni_wide(self.line(line, 0..*border, wide, scratch));
+                    }
+                    if !narrow.is_empty() {
+                        x86::depthwise_avx512_vnni_narrow(self.line(line, *border..self.channels, narrow, scratch));
+                    }
                 }
             }
         }
@@ -155,13 +160,15 @@ impl Depthwise {
     fn line<'a, W>(
         &'a self,
         Line { rows, terms, residual, output }: Line<'a>,
+        channels: Range<usize>,
         weights: &'a [W],
         scratch: &'a mut Scratch,
     ) -> x86::DepthwiseLine<'a, W> {
         x86::DepthwiseLine {
             rows,
             window: &self.window,
-            channels: self.channels,
+            pitch: self.channels,
+            channels,
             padding: &scratch.padding,
             weights,
             terms,

@@ -5,6 +5,7 @@ use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_hir::internal::{Expansion, InferenceOp, InferenceResult, Solver, TensorProxy, expand};
 
+use super::execute::filled;
 use super::quantize::Blocks;
 
 /// (x - zero point) · scale, where scale and zero point are one each or one for each index of an axis.
@@ -90,6 +91,9 @@ fn dequantize<T: Datum + Copy + Into<i64>>(
     zero_point: &[i64],
 ) -> TractResult<Tensor> {
     let blocks = Blocks::of(x, axis, &[scale.len(), zero_point.len()])?;
+    if blocks.inner == 1 && scale.len() == blocks.length {
+        return dequantize_columns::<T>(x, scale, zero_point);
+    }
     let at = |index: usize, parameters: usize| if parameters == 1 { 0 } else { index % blocks.length };
     let mut y = Tensor::zero_dt(f32::datum_type(), x.shape())?;
     let x = x.try_as_plain_ram()?.as_slice::<T>()?;
@@ -104,4 +108,21 @@ fn dequantize<T: Datum + Copy + Into<i64>>(
         }
     }
     Ok(y)
+}
+
+/// With a scale for each place of the last axis.
+fn dequantize_columns<T: Datum + Copy + Into<i64>>(
+    x: &Tensor,
+    scale: &[f32],
+    zero_point: &[i64],
+) -> TractResult<Tensor> {
+    let zeros: Vec<i64> = zero_point.iter().copied().cycle().take(scale.len()).collect();
+    let values = x.try_as_plain_ram()?.as_slice::<T>()?;
+    filled(x.shape(), |y: &mut [f32]| {
+        for (y, x) in y.chunks_exact_mut(scale.len()).zip(values.chunks_exact(scale.len())) {
+            for (((y, &x), &zero), &scale) in y.iter_mut().zip(x).zip(&zeros).zip(scale) {
+                *y = (x.into() - zero) as f32 * scale;
+            }
+        }
+    })
 }

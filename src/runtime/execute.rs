@@ -13,6 +13,7 @@ use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_hir::internal::{Expansion, InferenceOp, InferenceResult, Solver, TensorProxy, expand};
 
+use super::memory::{self, Number};
 use crate::ir::{self, Attr, Attrs, Id, Model, Operation, ValueId};
 
 /// Makes tract know the operator.
@@ -265,10 +266,17 @@ impl<O: Operator> TypedOp for Fused<O> {
     as_op!();
 }
 
-/// A tensor whose elements `fill` writes, all of them.
-pub(super) fn filled<T: Datum>(shape: &[usize], fill: impl FnOnce(&mut [T])) -> TractResult<Tensor> {
-    let mut tensor = Tensor::zero_dt(T::datum_type(), shape)?;
+/// A tensor whose elements `fill` writes, all of them, before it reads any.
+pub(super) fn filled<T: Number>(shape: &[usize], fill: impl FnOnce(&mut [T])) -> TractResult<Tensor> {
+    let mut tensor = memory::unwritten::<T>(shape)?;
     fill(tensor.try_as_plain_ram_mut()?.as_slice_mut::<T>()?);
+    Ok(tensor)
+}
+
+/// A tensor of zeros, of which `fill` writes what is something else.
+pub(super) fn zeroed(shape: &[usize], fill: impl FnOnce(&mut [f32])) -> TractResult<Tensor> {
+    let mut tensor = Tensor::zero_dt(f32::datum_type(), shape)?;
+    fill(tensor.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?);
     Ok(tensor)
 }
 

@@ -4,7 +4,9 @@
 //! An output line is computed in parts. For each part the columns of the input are interleaved once into a buffer, and
 //! every output pixel that a column belongs to reads it there; some pixels at a time share the weights.
 
-use super::finish::Finish;
+use std::ops::Range;
+
+use super::finish::{Finish, ToBytes};
 use super::vector::Vector;
 
 /// A register that can interleave rows of bytes.
@@ -38,12 +40,15 @@ pub(super) struct Line<V: Interleave> {
     /// Padding before the first pixel of the rows, and their pixels.
     pub(super) left: usize,
     pub(super) width: usize,
-    pub(super) channels: usize,
+    /// From pixel to pixel, of input and output.
+    pub(super) pitch: usize,
+    /// Those that are computed.
+    pub(super) channels: Range<usize>,
     /// A zero point for each channel.
     pub(super) padding: *const u8,
     /// Of the output.
     pub(super) pixels: usize,
-    /// [block][column][group of rows][part][lane][granule]
+    /// Of these channels: [block][column][group of rows][part][lane][granule], or as [`square`](super::square) has them.
     pub(super) weights: *const V::Weight,
     pub(super) bias: *const i32,
     /// For the columns of a part: see [`columns_length`].
@@ -76,6 +81,18 @@ pub(super) trait Kernel {
     ///
     /// As for [`finish_pixels`].
     unsafe fn finish<F: Finish<Self::Vector>>(finish: &F, line: &Line<Self::Vector>, part: Part);
+
+    /// Whether it has the next function.
+    const SQUARE: bool = false;
+
+    /// [`square::convolve`](super::square::convolve).
+    ///
+    /// # Safety
+    ///
+    /// As for that.
+    unsafe fn square(_line: &Line<Self::Vector>, _to: &ToBytes<false>) {
+        unreachable!("square windows of an instruction set that has none")
+    }
 }
 
 /// Registers of the columns of a part.
@@ -102,12 +119,13 @@ pub(super) fn channel_of_lane<V: Interleave>(index: usize) -> usize {
 ///
 /// # Safety
 ///
-/// The CPU has the instruction set. Rows hold `width` pixels of `channels` bytes; weights, bias and the constants of
-/// `finish` are there for whole blocks; the output of `finish` holds `pixels` rows of `channels` elements.
+/// The CPU has the instruction set. Rows hold `width` pixels of `pitch` bytes, the output of `finish` `pixels` of `pitch`
+/// elements; `channels` are among them, and start at a multiple of a block. Weights, bias and the constants of `finish`
+/// are there for whole blocks.
 pub(super) unsafe fn convolve<K: Kernel, F: Finish<K::Vector>>(line: &Line<K::Vector>, finish: &F) {
     let block = K::Vector::PARTS * K::Vector::LANES;
     for first in (0..line.pixels).step_by(PIXELS) {
-        for channel in (0..line.channels).step_by(block) {
+        for channel in line.channels.clone().step_by(block) {
             let part = Part { first, count: PIXELS.min(line.pixels - first), channel };
             // SAFETY: the caller's promise.
             unsafe {
@@ -146,9 +164,9 @@ unsafe fn sum_part<V: Interleave, const PARTS: usize, const KERNEL: usize, const
     let block = PARTS * V::LANES;
     // SAFETY: the caller's promise.
     unsafe {
-        match line.channels - part.channel >= block {
+        match line.channels.end - part.channel >= block {
             true => fill::<V, PARTS, KERNEL, STRIDE>(line, part, block),
-            false => fill::<V, PARTS, KERNEL, STRIDE>(line, part, line.channels - part.channel),
+            false => fill::<V, PARTS, KERNEL, STRIDE>(line, part, line.channels.end - part.channel),
         }
         let mut pixel = 0;
         while pixel + V::SHARING <= part.count {
@@ -191,9 +209,9 @@ unsafe fn fill<V: Interleave, const PARTS: usize, const KERNEL: usize, const STR
             for i in 0..V::GRANULE.min(height - group * V::GRANULE) {
                 let row = *line.rows.add(group * V::GRANULE + i);
                 if !row.is_null() {
-                    let offset = inside.start.wrapping_sub(line.left).wrapping_mul(line.channels);
+                    let offset = inside.start.wrapping_sub(line.left).wrapping_mul(line.pitch);
                     taps[i] = row.wrapping_add(offset).wrapping_add(channel);
-                    steps[i] = line.channels;
+                    steps[i] = line.pitch;
                 }
             }
             let mut to = to.add((inside.start - start) * groups * PARTS);
@@ -236,7 +254,7 @@ unsafe fn sum_pixels<V: Interleave, const PARTS: usize, const KERNEL: usize, con
     let groups = height.div_ceil(V::GRANULE);
     // SAFETY: the caller's promise; the columns are in the buffer.
     unsafe {
-        let mut weights = line.weights.add(part.channel * width * groups * V::GRANULE);
+        let mut weights = line.weights.add((part.channel - line.channels.start) * width * groups * V::GRANULE);
         let mut sums = [[V::splat(0); PARTS]; P];
         let columns = line.columns.add(pixel * stride * groups * PARTS);
         for column in 0..width {
@@ -270,7 +288,7 @@ pub(super) unsafe fn finish_pixels<V: Interleave, F: Finish<V>, const PARTS: usi
     line: &Line<V>,
     part: Part,
 ) {
-    let valid = (line.channels - part.channel).min(PARTS * V::LANES);
+    let valid = (line.channels.end - part.channel).min(PARTS * V::LANES);
     for pixel in 0..part.count {
         // SAFETY: the caller's promise.
         unsafe {
@@ -283,7 +301,7 @@ pub(super) unsafe fn finish_pixels<V: Interleave, F: Finish<V>, const PARTS: usi
             for i in 0..PARTS {
                 row[i] = ordered[i].add(V::load(line.bias.add(part.channel + i * V::LANES)));
             }
-            finish.row(row, part.channel, (part.first + pixel) * line.channels + part.channel, valid);
+            finish.row(row, part.channel, (part.first + pixel) * line.pitch + part.channel, valid);
         }
     }
 }

@@ -7,7 +7,7 @@ use super::depthwise::{Interleave, Line, Part, channel_of_lane};
 use super::finish::{Finish, ToBytes};
 use super::tile::{Job, Place};
 use super::vector::{TALLEST_256, TALLEST_512, Vector};
-use super::{Block, DepthwiseLine, DepthwiseScratch, depthwise, pack_depthwise, tile};
+use super::{Block, DepthwiseLine, DepthwiseScratch, depthwise, pack_depthwise, square, tile};
 use crate::kernels::epilogue::{Requantize, requantize};
 use crate::kernels::geometry::Rows;
 use crate::kernels::packing::{Matrix, Panels};
@@ -121,6 +121,32 @@ impl<const LANES: usize> Interleave for Emulated<LANES> {
     }
 }
 
+impl<const LANES: usize> square::Requantize for Emulated<LANES> {
+    unsafe fn in_lanes(ordered: [Self; 4]) -> [Self; 4] {
+        let mut sums = ordered;
+        for index in 0..4 * LANES {
+            let channel = channel_of_lane::<Self>(index);
+            sums[index / LANES].0[index % LANES] = ordered[channel / LANES].0[channel % LANES];
+        }
+        sums
+    }
+
+    unsafe fn finish_lanes(sums: [Self; 4], multipliers: *const f32, to: &ToBytes<false>, at: usize, valid: usize) {
+        for index in 0..4 * LANES {
+            let channel = channel_of_lane::<Self>(index);
+            if channel < valid {
+                let clamp = [to.low as u8, to.high as u8];
+                let sum = sums[index / LANES].0[index % LANES] as f32;
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let byte = requantize(sum, *multipliers.add(index), to.zero_point as u8, clamp);
+                    *to.output.add(at + channel) = byte;
+                }
+            }
+        }
+    }
+}
+
 struct Plain<const LANES: usize>;
 
 impl<const LANES: usize> tile::Kernel for Plain<LANES> {
@@ -148,6 +174,13 @@ impl<const LANES: usize> depthwise::Kernel for Plain<LANES> {
     unsafe fn finish<F: Finish<Self::Vector>>(finish: &F, line: &Line<Self::Vector>, part: Part) {
         // SAFETY: the caller's promise.
         unsafe { depthwise::finish_pixels::<_, _, 4>(finish, line, part) }
+    }
+
+    const SQUARE: bool = true;
+
+    unsafe fn square(line: &Line<Self::Vector>, to: &ToBytes<false>) {
+        // SAFETY: the caller's promise.
+        unsafe { square::convolve(line, to) }
     }
 }
 
@@ -225,14 +258,16 @@ fn convolve<const LANES: usize>(
     let constants =
         Constants { bias: vec![0; channels], weight_sums: matrix.column_sums(), epilogue: epilogue.clone() };
     let terms = Terms::new(constants, InputQuantization::of_zero_point(parameters.x_zero_point));
-    let packed = pack_depthwise::<Emulated<LANES>, i8>(&matrix, window.kernel, |w| w as i8);
+    let square = square::suits(&window, &epilogue);
+    let packed = pack_depthwise::<Emulated<LANES>, i8>(&matrix, 0..channels, window.kernel, square, |w| w as i8);
     let mut rows = vec![None; window.pads[0]];
     rows.extend(x.chunks(width * channels).map(Some));
     let mut values = Values::of(&epilogue, length);
     let line = DepthwiseLine {
         rows: &rows,
         window: &window,
-        channels,
+        pitch: channels,
+        channels: 0..channels,
         padding: &vec![parameters.x_zero_point; channels],
         weights: &packed[..],
         terms: &terms,

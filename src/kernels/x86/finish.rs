@@ -88,11 +88,12 @@ impl AnyFinish {
 
     /// # Safety
     ///
-    /// As for [`depthwise::convolve`].
-    pub(super) unsafe fn convolve<K: depthwise::Kernel>(self, line: &depthwise::Line<K::Vector>) {
+    /// As for [`depthwise::convolve`]; `square` tells that the weights are packed for [`depthwise::Kernel::square`].
+    pub(super) unsafe fn convolve<K: depthwise::Kernel>(self, line: &depthwise::Line<K::Vector>, square: bool) {
         // SAFETY: the caller's promise.
         unsafe {
             match self {
+                AnyFinish::Bytes(finish) if square => K::square(line, &finish),
                 AnyFinish::Bytes(finish) => depthwise::convolve::<K, _>(line, &finish),
                 AnyFinish::WithResidual(finish) => depthwise::convolve::<K, _>(line, &finish),
                 AnyFinish::Words(finish) => depthwise::convolve::<K, _>(line, &finish),

@@ -9,12 +9,15 @@ mod depthwise;
 mod emulated;
 mod elementwise;
 mod finish;
+mod square;
 mod tile;
 mod vector;
 mod vnni;
 
+use std::ops::Range;
+
 use super::aligned::{Aligned, Plain};
-use super::epilogue::Output;
+use super::epilogue::{Epilogue, Output};
 use super::geometry::Window;
 use super::packing::{Matrix, PANEL};
 use super::product::Destination;
@@ -23,7 +26,7 @@ use super::terms::Terms;
 pub(super) use elementwise::{add, look_up, multiply};
 
 use depthwise::{Interleave, Line, Part};
-use finish::{AnyFinish, Finish};
+use finish::{AnyFinish, Finish, ToBytes};
 use tile::{Job, Place};
 use vector::Vector;
 
@@ -44,8 +47,11 @@ pub(super) struct DepthwiseLine<'a, W> {
     /// For every row of the window the line of the image that it meets, if any.
     pub(super) rows: &'a [Option<&'a [u8]>],
     pub(super) window: &'a Window,
-    pub(super) channels: usize,
-    /// A zero point for each channel.
+    /// Of each pixel.
+    pub(super) pitch: usize,
+    /// Those that are computed: they start at a multiple of a block, and the weights are theirs.
+    pub(super) channels: Range<usize>,
+    /// A zero point for each channel of a pixel.
     pub(super) padding: &'a [u8],
     pub(super) weights: &'a [W],
     pub(super) terms: &'a Terms,
@@ -111,15 +117,17 @@ impl<W> DepthwiseLine<'_, W> {
         V: Interleave<Weight = W>,
         K: depthwise::Kernel<Vector = V>,
     {
-        let DepthwiseLine { rows, window, channels, padding, weights, terms, residual, output, scratch } = self;
+        let DepthwiseLine { rows, window, pitch, channels, padding, weights, terms, residual, output, scratch } = self;
+        let square = K::SQUARE && square::suits(window, &terms.epilogue);
         let (kernel, stride, dilation) = (window.kernel, window.strides[1], window.dilations[1]);
         let mut present = rows.iter().flatten();
         let line = present.clone().next().map_or(0, |row| row.len());
         assert!(rows.len() == kernel[0] && present.all(|row| row.len() == line), "lines of one length");
         assert!(residual.is_none_or(|residual| residual.len() >= output.len()), "the residual is too short");
-        assert!(padding.len() >= channels && line % channels == 0, "whole pixels");
-        let blocks = channels.div_ceil(V::PARTS * V::LANES);
-        let length = depthwise_length::<V>(kernel) * blocks;
+        assert!(padding.len() >= pitch && line % pitch == 0, "whole pixels");
+        let block = V::PARTS * V::LANES;
+        assert!(channels.start % block == 0 && channels.end <= pitch, "channels of a pixel");
+        let length = depthwise_length::<V>(kernel, square) * channels.len().div_ceil(block);
         assert_eq!(weights.len(), length, "weights of another window");
         scratch.rows.clear();
         scratch.rows.extend(rows.iter().map(|row| row.map_or(std::ptr::null(), <[u8]>::as_ptr)));
@@ -132,40 +140,54 @@ impl<W> DepthwiseLine<'_, W> {
             stride,
             dilation,
             left: window.pads[1],
-            width: line / channels,
+            width: line / pitch,
+            pitch,
             channels,
             padding: padding.as_ptr(),
-            pixels: output.len() / channels,
+            pixels: output.len() / pitch,
             weights: weights.as_ptr(),
             bias: terms.bias.as_ptr(),
             columns: buffer.cast(),
             sums: buffer.wrapping_add(columns).cast(),
         };
         // SAFETY: the caller's promise, and lengths as checked; terms are filled up to the widest tile.
-        unsafe { AnyFinish::new(&terms.epilogue, residual, output).convolve::<K>(&job) }
+        unsafe { AnyFinish::new(&terms.epilogue, residual, output).convolve::<K>(&job, square) }
     }
 }
 
 /// The weights of one block of channels.
-fn depthwise_length<V: Interleave>(kernel: [usize; 2]) -> usize {
-    kernel[1] * kernel[0].next_multiple_of(V::GRANULE) * V::PARTS * V::LANES
+fn depthwise_length<V: Interleave>(kernel: [usize; 2], square: bool) -> usize {
+    let granules = match square {
+        true => square::groups(kernel[0]),
+        false => kernel[1] * kernel[0].div_ceil(V::GRANULE),
+    };
+    granules * V::GRANULE * V::PARTS * V::LANES
 }
 
-/// Packs the weights of a depthwise convolution; `matrix` is taps x channels.
-fn pack_depthwise<V: Interleave, W: Plain>(matrix: &Matrix, kernel: [usize; 2], narrow: fn(i16) -> W) -> Aligned<W> {
+/// Packs the weights of some channels of a depthwise convolution; `matrix` is taps x channels.
+fn pack_depthwise<V: Interleave, W: Plain>(
+    matrix: &Matrix,
+    channels: Range<usize>,
+    kernel: [usize; 2],
+    square: bool,
+    narrow: fn(i16) -> W,
+) -> Aligned<W> {
     let block = V::PARTS * V::LANES;
-    let (groups, length) = (kernel[0].div_ceil(V::GRANULE), depthwise_length::<V>(kernel));
-    let mut packed = Aligned::zeros(matrix.columns.div_ceil(block) * length);
+    let (groups, length) = (kernel[0].div_ceil(V::GRANULE), depthwise_length::<V>(kernel, square));
+    let mut packed = Aligned::zeros(channels.len().div_ceil(block) * length);
     for (index, weights) in packed.chunks_exact_mut(length).enumerate() {
         for lane in 0..block {
-            let channel = index * block + depthwise::channel_of_lane::<V>(lane);
-            if channel >= matrix.columns {
+            let channel = channels.start + index * block + depthwise::channel_of_lane::<V>(lane);
+            if channel >= channels.end {
                 continue;
             }
             for (tap, &weight) in matrix.column(channel).iter().enumerate() {
                 let (row, column) = (tap / kernel[1], tap % kernel[1]);
-                let group = column * groups + row / V::GRANULE;
-                weights[(group * block + lane) * V::GRANULE + row % V::GRANULE] = narrow(weight);
+                let (group, place) = match square {
+                    true => square::place_of_tap(kernel[0], row, column),
+                    false => (column * groups + row / V::GRANULE, row % V::GRANULE),
+                };
+                weights[(group * block + lane) * V::GRANULE + place] = narrow(weight);
             }
         }
     }
@@ -214,7 +236,7 @@ macro_rules! multiply {
 
 /// The same for a line of a depthwise convolution; `$parts` is the vector's.
 macro_rules! depthwise {
-    ($(#[$doc:meta])* $run:ident($w:ty), $vector:ty, $parts:literal, $features:literal) => {
+    ($(#[$doc:meta])* $run:ident($w:ty), $vector:ty, $parts:literal, $features:literal $(, $square:ident)?) => {
         $(#[$doc])*
         ///
         /// # Safety
@@ -245,6 +267,20 @@ macro_rules! depthwise {
                     // SAFETY: the caller's promise.
                     unsafe { pixels(finish, line, part) }
                 }
+
+                $(
+                    const SQUARE: bool = true;
+
+                    unsafe fn square(line: &Line<$vector>, to: &ToBytes<false>) {
+                        #[target_feature(enable = $features)]
+                        unsafe fn square(line: &Line<$vector>, to: &ToBytes<false>) {
+                            // SAFETY: the caller's promise.
+                            unsafe { $square::convolve(line, to) }
+                        }
+                        // SAFETY: the caller's promise.
+                        unsafe { square(line, to) }
+                    }
+                )?
             }
             // SAFETY: the caller's promise.
             unsafe { line.run::<Features, $vector>() }
@@ -274,15 +310,15 @@ depthwise! {
 }
 depthwise! {
     /// Fours of taps, by AVX-VNNI.
-    depthwise_avx_vnni(i8), vnni::Vex, 4, "avx2,fma,avxvnni"
+    depthwise_avx_vnni(i8), vnni::Vex, 4, "avx2,fma,avxvnni", square
 }
 depthwise! {
     /// Fours of taps of 64 channels at a time, by AVX-512 VNNI.
-    depthwise_avx512_vnni_wide(i8), vnni::Wide, 4, "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni"
+    depthwise_avx512_vnni_wide(i8), vnni::Wide, 4, "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni", square
 }
 depthwise! {
     /// Fours of taps of 32 channels at a time, by AVX-512 VNNI.
-    depthwise_avx512_vnni_narrow(i8), vnni::Evex, 4, "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni"
+    depthwise_avx512_vnni_narrow(i8), vnni::Evex, 4, "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni", square
 }
 
 #[cfg(test)]
@@ -293,20 +329,32 @@ multiply! {
 #[cfg(test)]
 depthwise! {
     /// As AVX-VNNI, but for the dot product.
-    depthwise_without_vnni(i8), vnni::WithoutVnni, 4, "avx2,fma"
+    depthwise_without_vnni(i8), vnni::WithoutVnni, 4, "avx2,fma", square
 }
 
 /// The weights of a depthwise convolution for [`depthwise_avx2`].
-pub(super) fn pack_depthwise_avx2(matrix: &Matrix, kernel: [usize; 2]) -> Aligned<i16> {
-    pack_depthwise::<avx2::Words, i16>(matrix, kernel, |w| w)
+pub(super) fn pack_depthwise_avx2(matrix: &Matrix, window: &Window) -> Aligned<i16> {
+    pack_depthwise::<avx2::Words, i16>(matrix, 0..matrix.columns, window.kernel, false, |w| w)
 }
 
-/// The weights of a depthwise convolution for [`depthwise_avx_vnni`] and [`depthwise_avx512_vnni_narrow`].
-pub(super) fn pack_depthwise_narrow(matrix: &Matrix, kernel: [usize; 2]) -> Aligned<i8> {
-    pack_depthwise::<vnni::Vex, i8>(matrix, kernel, |w| w as i8)
+/// The weights of some channels for [`depthwise_avx_vnni`] and [`depthwise_avx512_vnni_narrow`].
+pub(super) fn pack_depthwise_narrow(
+    matrix: &Matrix,
+    channels: Range<usize>,
+    window: &Window,
+    epilogue: &Epilogue,
+) -> Aligned<i8> {
+    let square = square::suits(window, epilogue);
+    pack_depthwise::<vnni::Vex, i8>(matrix, channels, window.kernel, square, |w| w as i8)
 }
 
-/// The weights of a depthwise convolution for [`depthwise_avx512_vnni_wide`].
-pub(super) fn pack_depthwise_wide(matrix: &Matrix, kernel: [usize; 2]) -> Aligned<i8> {
-    pack_depthwise::<vnni::Wide, i8>(matrix, kernel, |w| w as i8)
+/// The weights of some channels for [`depthwise_avx512_vnni_wide`].
+pub(super) fn pack_depthwise_wide(
+    matrix: &Matrix,
+    channels: Range<usize>,
+    window: &Window,
+    epilogue: &Epilogue,
+) -> Aligned<i8> {
+    let square = square::suits(window, epilogue);
+    pack_depthwise::<vnni::Wide, i8>(matrix, channels, window.kernel, square, |w| w as i8)
 }

@@ -8,6 +8,7 @@ use std::arch::x86_64::*;
 use super::avx2::{read_16, shared_methods, write_16};
 use super::depthwise::Interleave;
 use super::finish::ToBytes;
+use super::square::Requantize;
 use super::vector::{TALLEST_256, TALLEST_512, Vector};
 
 /// Sums in 256 bits, by AVX-VNNI.
@@ -90,6 +91,55 @@ macro_rules! vnni_256 {
                         $vector(_mm256_permute2x128_si256(a, b, 0x31)),
                         $vector(_mm256_permute2x128_si256(c, d, 0x31)),
                     ]
+                }
+            }
+        }
+
+        impl Requantize for $vector {
+            #[inline(always)]
+            unsafe fn in_lanes(ordered: [Self; 4]) -> [Self; 4] {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let [a, b, c, d] = [ordered[0].0, ordered[1].0, ordered[2].0, ordered[3].0];
+                    [
+                        $vector(_mm256_permute2x128_si256(a, c, 0x20)),
+                        $vector(_mm256_permute2x128_si256(a, c, 0x31)),
+                        $vector(_mm256_permute2x128_si256(b, d, 0x20)),
+                        $vector(_mm256_permute2x128_si256(b, d, 0x31)),
+                    ]
+                }
+            }
+
+            // Packs put the four parts of a half next to each other, as its channels are.
+            #[inline(always)]
+            unsafe fn finish_lanes(
+                sums: [Self; 4],
+                multipliers: *const f32,
+                to: &ToBytes<false>,
+                at: usize,
+                valid: usize,
+            ) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let zero_point = _mm256_set1_epi16(to.zero_point as i16);
+                    let first =
+                        _mm256_packs_epi32(round_8(sums[0].0, multipliers), round_8(sums[1].0, multipliers.add(8)));
+                    let second = _mm256_packs_epi32(
+                        round_8(sums[2].0, multipliers.add(16)),
+                        round_8(sums[3].0, multipliers.add(24)),
+                    );
+                    let (first, second) = (_mm256_adds_epi16(first, zero_point), _mm256_adds_epi16(second, zero_point));
+                    let bytes = _mm256_packus_epi16(first, second);
+                    let bytes = _mm256_min_epu8(bytes, _mm256_set1_epi8(to.high as i8));
+                    let bytes = _mm256_max_epu8(bytes, _mm256_set1_epi8(to.low as i8));
+                    let output = to.output.add(at);
+                    if valid >= 32 {
+                        return _mm256_storeu_si256(output.cast(), bytes);
+                    }
+                    write_16(_mm256_castsi256_si128(bytes), output, valid);
+                    if valid > 16 {
+                        write_16(_mm256_extracti128_si256(bytes, 1), output.add(16), valid - 16);
+                    }
                 }
             }
         }
@@ -388,6 +438,34 @@ impl Interleave for Wide {
                 Wide(_mm512_shuffle_i32x4(ab_high, cd_high, 0x88)),
                 Wide(_mm512_shuffle_i32x4(ab_high, cd_high, 0xdd)),
             ]
+        }
+    }
+}
+
+impl Requantize for Wide {
+    // Transposing quarters undoes itself.
+    #[inline(always)]
+    unsafe fn in_lanes(ordered: [Self; 4]) -> [Self; 4] {
+        // SAFETY: the caller's promise.
+        unsafe { Self::in_order(ordered) }
+    }
+
+    // Packs put the four parts of a quarter next to each other, as its channels are.
+    #[inline(always)]
+    unsafe fn finish_lanes(sums: [Self; 4], multipliers: *const f32, to: &ToBytes<false>, at: usize, valid: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut rounded = [_mm512_setzero_si512(); 4];
+            for i in 0..4 {
+                let multipliers = _mm512_loadu_ps(multipliers.add(i * 16));
+                rounded[i] = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(sums[i].0), multipliers));
+            }
+            let zero_point = _mm512_set1_epi16(to.zero_point as i16);
+            let first = _mm512_adds_epi16(_mm512_packs_epi32(rounded[0], rounded[1]), zero_point);
+            let second = _mm512_adds_epi16(_mm512_packs_epi32(rounded[2], rounded[3]), zero_point);
+            let bytes = _mm512_min_epu8(_mm512_packus_epi16(first, second), _mm512_set1_epi8(to.high as i8));
+            let bytes = _mm512_max_epu8(bytes, _mm512_set1_epi8(to.low as i8));
+            write::<4>(bytes, to.output.add(at), valid);
         }
     }
 }

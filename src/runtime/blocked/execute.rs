@@ -6,7 +6,7 @@ use tract_onnx::tract_core::internal::*;
 use super::operators::{self as blocked, GRADIENTS};
 use crate::kernels::blocked::{BLOCK, BlockedConvolution, Finish, FloatIsa, Given, Gradients, from_blocks, to_blocks};
 use crate::kernels::{Images, Window};
-use crate::runtime::execute::{Constants, Execute, Operands, Operator, Shapes, filled, register as one};
+use crate::runtime::execute::{Constants, Execute, Operands, Operator, Shapes, filled, register as one, zeroed};
 
 /// Makes tract know our operators.
 pub(in crate::runtime) fn register(onnx: &mut Onnx) {
@@ -66,7 +66,7 @@ impl Execute for blocked::ToBlocks {
     fn run(&self, _: &(), operands: &Operands) -> TractResult<Tensor> {
         let images = plain(operands.shape(self.x))?;
         let x = operands.elements(self.x)?;
-        filled(&in_blocks(&images.batch, images.channels, images.size), |y| to_blocks(&images, x, y))
+        zeroed(&in_blocks(&images.batch, images.channels, images.size), |y| to_blocks(&images, x, y))
     }
 }
 
@@ -186,7 +186,7 @@ impl Execute for blocked::BlockedConv {
         let bias = self.bias.map(|bias| TractResult::Ok(whole_blocks(operands.elements(bias)?))).transpose()?;
         let residual = self.residual.map(|residual| operands.elements(residual)).transpose()?;
         let finish = Finish { bias: bias.as_deref(), residual, clamp: [self.low, self.high] };
-        filled(&in_blocks(&output.batch, output.channels, output.size), |y| {
+        zeroed(&in_blocks(&output.batch, output.channels, output.size), |y| {
             convolution.forward(&images, x, &weights, &finish, y);
         })
     }
@@ -249,7 +249,7 @@ impl Operator for blocked::BlockedConvGradient {
         let mut gradients = Gradients { x, adds_x, weights: &mut summed, bias: &mut of_bias, residual };
         convolution.backward(&images, &given, &mut gradients);
         let of_weights = match self.gives(1) {
-            true => filled(operands.shape(self.w), |w| convolution.weight_gradient(&summed, w))?,
+            true => zeroed(operands.shape(self.w), |w| convolution.weight_gradient(&summed, w))?,
             false => empty()?,
         };
         let of_bias = match self.gives(2) {

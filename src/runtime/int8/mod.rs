@@ -6,13 +6,14 @@
 //!
 //! - [`operators`] is their list.
 //! - [`recognize`] finds the patterns, as rules of [`rewrite`](crate::rewrite).
-//! - [`layout`] chooses where images have their channels last.
+//! - [`layout`] chooses where images have their channels last, [`fill_channels`] lets pictures have four.
 //! - [`execute`] makes them operators of tract.
 //!
 //! Law: what is lowered computes what ONNX defines, up to one step of the result's scale where the definition rounds
 //! reals in between, and exactly what ONNX Runtime computes where that fuses the same pattern.
 
 mod execute;
+mod fill_channels;
 mod layout;
 pub(super) mod operators;
 mod recognize;
@@ -117,6 +118,10 @@ pub(super) fn lower(model: &Model, outputs: &[ValueId], execution: &Execution) -
         let shapes = Rc::new(Shapes::infer(&lowered));
         recognize::recognize(&mut lowered, &OnceCell::from(shapes.clone()));
         layout::order_channels(&mut lowered, &shapes);
+        // What saturates does so by pairs of neighbours: these may not become others.
+        if execution.arithmetic == Arithmetic::Exact {
+            fill_channels::fill_channels(&mut lowered);
+        }
     } else if !expanded {
         return None;
     }

@@ -18,11 +18,13 @@ pub const OF_FLOATS: &[&str] = &[Attention::NAME, LayerNorm::NAME];
 ops! {
     domain "onnxshrink", prefix "Onnxshrink";
 
-    /// round(x / scale) + zero_point of a float x, saturated.
+    /// round(x / scale) + zero_point of a float x, saturated. With `channels`, images that have their channels last are
+    /// filled up to as many, with zero points.
     Quantize [1, 1] (x: ValueId) {
         scale: f32 = 1.0,
         zero_point: i64 = 0,
         channels_last: bool = false,
+        channels: i64 = 0,
     }
     /// (x - zero_point) · scale as float.
     Dequantize [1, 1] (x: ValueId) {

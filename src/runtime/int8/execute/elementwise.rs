@@ -8,6 +8,20 @@ use super::{Constants, Execute, Operands, Shapes, clamp, filled, int8, quantizat
 use crate::ir::{DType, ValueId};
 use crate::kernels::{self, Addition, Multiplication};
 
+impl int8::Quantize {
+    /// The shape of the result for that of `x`.
+    fn shape<D: Clone + From<usize>>(&self, x: &[D]) -> TVec<D> {
+        if !self.channels_last {
+            return x.into();
+        }
+        let mut shape = Layout::channels_last(x);
+        if let (1.., Some(channels)) = (self.channels, shape.last_mut()) {
+            *channels = D::from(self.channels as usize);
+        }
+        shape
+    }
+}
+
 impl Execute for int8::Quantize {
     type Prepared = ();
 
@@ -21,20 +35,20 @@ impl Execute for int8::Quantize {
 
     fn result_shape(&self, shapes: &Shapes) -> TractResult<TVec<TDim>> {
         let x = &shapes[self.x];
-        Ok(if self.channels_last { Layout::channels_last(x) } else { x.into() })
+        Ok(self.shape(x))
     }
 
     fn run(&self, _: &(), operands: &Operands) -> TractResult<Tensor> {
         let x = operands.elements::<f32>(self.x)?;
         let shape = operands.shape(self.x);
         let quantization = quantization(self.scale, self.zero_point);
-        if !self.channels_last || x.is_empty() {
-            let shape = if self.channels_last { Layout::channels_last(shape) } else { shape.into() };
-            return filled(&shape, |y| quantization.quantize_all(x, y));
-        }
-        let (channels, pixels) = (shape[1], shape[2..].iter().product());
-        filled(&Layout::channels_last(shape), |y| {
-            quantization.quantize_channels_last(x, channels, pixels, channels, y);
+        filled(&self.shape(shape), |y| {
+            if !self.channels_last || x.is_empty() {
+                return quantization.quantize_all(x, y);
+            }
+            let (channels, pixels) = (shape[1], shape[2..].iter().product());
+            let filled = channels.max(self.channels as usize);
+            quantization.quantize_channels_last(x, channels, pixels, filled, y);
         })
     }
 }
