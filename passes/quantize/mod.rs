@@ -540,6 +540,12 @@ impl Pass for Quantize {
             }
             Mode::Float16 => self.convert_to_float16(model, cx)?,
         }
+        if self.mode != Mode::Float16 && self.target.traits().merges_sums {
+            let outcome = rewrites::keep_sums_apart(model, &cx.shapes(model));
+            if !outcome.applied.is_empty() {
+                cx.report(outcome);
+            }
+        }
         Ok(())
     }
 

@@ -96,7 +96,7 @@ pub fn quantize(
         }
     }
     let layers = codes.len();
-    if traits.merges_biases {
+    if traits.merges_sums {
         let declared = cx.shapes(model);
         keep_biases_apart(model, &placement, &declared);
     }

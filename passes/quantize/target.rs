@@ -56,8 +56,8 @@ pub struct Traits {
     pub splits_hard_swish: bool,
     /// Whether the table of costs holds for it.
     pub costs: bool,
-    /// Whether a MatMul and its bias become a float Gemm where they can.
-    pub merges_biases: bool,
+    /// Whether it makes one operator of a MatMul and its bias, or of a sum and a normalization, where that is slower.
+    pub merges_sums: bool,
     /// Whether weights have a scale for each output channel, not one for all.
     pub per_channel: bool,
 }
@@ -82,12 +82,12 @@ impl Target {
             gemm_bias: Bias::Int32,
             splits_hard_swish: true,
             costs: true,
-            merges_biases: true,
+            merges_sums: true,
             per_channel: true,
         };
         match self {
             Target::Onnxruntime | Target::OnnxruntimeVnni => onnxruntime,
-            Target::Tract => Traits { conv_bias: Bias::Int32, costs: false, merges_biases: false, ..onnxruntime },
+            Target::Tract => Traits { conv_bias: Bias::Int32, costs: false, merges_sums: false, ..onnxruntime },
             // Zero points are 0, weights symmetric; Relu is fused behind a layer, and an Add with the layer before it when
             // the other operand is quantized; layers give floats where no Q follows.
             Target::Tensorrt => Traits {
@@ -102,7 +102,7 @@ impl Target {
                 gemm_bias: Bias::Float,
                 splits_hard_swish: false,
                 costs: false,
-                merges_biases: false,
+                merges_sums: false,
                 per_channel: true,
             },
             // Q/DQ become FakeQuantize; activations are asymmetric, weights symmetric per channel, biases float, and what
@@ -115,7 +115,7 @@ impl Target {
                 gemm_bias: Bias::Float,
                 splits_hard_swish: false,
                 costs: false,
-                merges_biases: false,
+                merges_sums: false,
                 ..onnxruntime
             },
             // Every operator of a QNN graph stands between Q/DQ pairs; biases are int32.
@@ -141,7 +141,7 @@ impl Target {
                 conv_bias: Bias::Int32,
                 splits_hard_swish: false,
                 costs: false,
-                merges_biases: false,
+                merges_sums: false,
                 ..onnxruntime
             },
             Target::Generic => Traits {
@@ -153,7 +153,7 @@ impl Target {
                 conv_bias: Bias::Int32,
                 splits_hard_swish: false,
                 costs: false,
-                merges_biases: false,
+                merges_sums: false,
                 ..onnxruntime
             },
         }

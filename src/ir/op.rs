@@ -223,6 +223,7 @@ ops! {
     Tile [BASE, LATEST] (x: ValueId, repeats: ValueId) {}
     Transpose [BASE, LATEST] (x: ValueId) { perm: Vec<i64> = vec![] }
     Concat [BASE, LATEST] (xs: Vec<ValueId>) { axis: i64 = REQUIRED }
+    Sum [BASE, LATEST] (xs: Vec<ValueId>) {}
     Split [BASE, LATEST] (x: ValueId, split: Option<ValueId>) { axis: i64 = 0, num_outputs: Option<i64> = None }
     Slice [BASE, LATEST] (
         x: ValueId, starts: ValueId, ends: ValueId, axes: Option<ValueId>, steps: Option<ValueId>,

@@ -161,6 +161,13 @@ impl<const LANES: usize> tile::Kernel for Plain<LANES> {
         // SAFETY: the caller's promise.
         unsafe { tile::finish_rows(finish, job, place, from) }
     }
+
+    const REQUANTIZES: bool = LANES == 16;
+
+    unsafe fn requantize(to: &ToBytes<false>, job: &Job<Self::Vector>, place: Place) {
+        // SAFETY: the caller's promise.
+        unsafe { tile::requantize(to, job, place) }
+    }
 }
 
 impl<const LANES: usize> depthwise::Kernel for Plain<LANES> {

@@ -79,7 +79,7 @@ impl AnyFinish {
         // SAFETY: the caller's promise.
         unsafe {
             match self {
-                AnyFinish::Bytes(finish) => tile::multiply::<K, _>(job, &finish),
+                AnyFinish::Bytes(finish) => tile::multiply_to_bytes::<K>(job, &finish),
                 AnyFinish::WithResidual(finish) => tile::multiply::<K, _>(job, &finish),
                 AnyFinish::Words(finish) => tile::multiply::<K, _>(job, &finish),
             }

@@ -196,7 +196,7 @@ fn pack_depthwise<V: Interleave, W: Plain>(
 
 /// An instruction set's functions, and the one that runs them on a block.
 macro_rules! multiply {
-    ($(#[$doc:meta])* $run:ident($x:ty, $w:ty), $vector:ty, $features:literal) => {
+    ($(#[$doc:meta])* $run:ident($x:ty, $w:ty), $vector:ty, $features:literal $(, $requantize:ident)?) => {
         $(#[$doc])*
         ///
         /// # Safety
@@ -227,6 +227,20 @@ macro_rules! multiply {
                     // SAFETY: the caller's promise.
                     unsafe { rows(finish, job, place, from) }
                 }
+
+                $(
+                    const REQUANTIZES: bool = true;
+
+                    unsafe fn requantize(to: &ToBytes<false>, job: &Job<$vector>, place: Place) {
+                        #[target_feature(enable = $features)]
+                        unsafe fn requantize(to: &ToBytes<false>, job: &Job<$vector>, place: Place) {
+                            // SAFETY: the caller's promise.
+                            unsafe { tile::$requantize(to, job, place) }
+                        }
+                        // SAFETY: the caller's promise.
+                        unsafe { requantize(to, job, place) }
+                    }
+                )?
             }
             // SAFETY: the caller's promise.
             unsafe { block.run::<Features, $vector>() }
@@ -302,7 +316,7 @@ multiply! {
 }
 multiply! {
     /// Bytes, by AVX-512 VNNI.
-    multiply_avx512_vnni(u8, i8), vnni::Wide, "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni"
+    multiply_avx512_vnni(u8, i8), vnni::Wide, "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni", requantize
 }
 depthwise! {
     /// Pairs of taps as words, by AVX2.

@@ -1,9 +1,10 @@
 //! The tile: some rows by some panels of sums, kept in registers from the bias to the last product.
 //!
 //! A finished tile goes to a small buffer, from which its rows are finished one by one. So the loops over the depth do not
-//! multiply with the kinds of results, and they are few enough to be quick to compile.
+//! multiply with the kinds of results, and they are few enough to be quick to compile. Only where sums become bytes, which
+//! is most of the work, and registers are many, rows are finished from registers.
 
-use super::finish::Finish;
+use super::finish::{Finish, ToBytes};
 use super::vector::Vector;
 use crate::kernels::packing::PANEL;
 
@@ -56,9 +57,19 @@ pub(super) trait Kernel {
     ///
     /// As for [`finish_rows`].
     unsafe fn finish<F: Finish<Self::Vector>>(finish: &F, job: &Job<Self::Vector>, place: Place, from: *const i32);
+
+    /// Whether it has the next function.
+    const REQUANTIZES: bool = false;
+
+    /// # Safety
+    ///
+    /// As for [`requantize`].
+    unsafe fn requantize(_to: &ToBytes<false>, _job: &Job<Self::Vector>, _place: Place) {
+        unreachable!("an instruction set that finishes all tiles from a buffer")
+    }
 }
 
-/// All panels, in tiles as wide as the instruction set likes.
+/// All tiles of a block.
 ///
 /// # Safety
 ///
@@ -67,8 +78,33 @@ pub(super) trait Kernel {
 /// each of `rows` rows that are `stride` apart.
 pub(super) unsafe fn multiply<K: Kernel, F: Finish<K::Vector>>(job: &Job<K::Vector>, finish: &F) {
     let mut buffer = Buffer([0; TALLEST * WIDEST * PANEL]);
+    each_tile(job, |place| {
+        // SAFETY: the caller's promise; the tile is one of those that `sum` knows, and fits the buffer.
+        unsafe {
+            K::sum(job, place, buffer.0.as_mut_ptr());
+            K::finish(finish, job, place, buffer.0.as_ptr());
+        }
+    });
+}
+
+/// As [`multiply`], to bytes.
+///
+/// # Safety
+///
+/// As for [`multiply`].
+pub(super) unsafe fn multiply_to_bytes<K: Kernel>(job: &Job<K::Vector>, to: &ToBytes<false>) {
+    match K::REQUANTIZES {
+        // SAFETY: the caller's promise; the tile is one of those that `requantize` knows.
+        true => each_tile(job, |place| unsafe { K::requantize(to, job, place) }),
+        // SAFETY: the caller's promise.
+        false => unsafe { multiply::<K, _>(job, to) },
+    }
+}
+
+/// All panels, in tiles as wide as the instruction set likes.
+fn each_tile<V: Vector>(job: &Job<V>, mut run: impl FnMut(Place)) {
     let all = job.columns.div_ceil(PANEL);
-    let widest = K::Vector::TALLEST.len();
+    let widest = V::TALLEST.len();
     let mut panel = 0;
     while panel < all {
         // Wide tiles read the rows less often: threes where they leave no rest, or else as many as there are.
@@ -79,13 +115,8 @@ pub(super) unsafe fn multiply<K: Kernel, F: Finish<K::Vector>>(job: &Job<K::Vect
         };
         let mut row = 0;
         while row < job.rows {
-            let rows = height(job.rows - row, K::Vector::TALLEST[panels - 1]);
-            let place = Place { panel, panels, row, rows };
-            // SAFETY: the caller's promise; the tile is one of those that `sum` knows, and fits the buffer.
-            unsafe {
-                K::sum(job, place, buffer.0.as_mut_ptr());
-                K::finish(finish, job, place, buffer.0.as_ptr());
-            }
+            let rows = height(job.rows - row, V::TALLEST[panels - 1]);
+            run(Place { panel, panels, row, rows });
             row += rows;
         }
         panel += panels;
@@ -145,6 +176,20 @@ unsafe fn sum_rows<V: Vector, const N: usize>(job: &Job<V>, place: Place, to: *m
 
 #[inline(always)]
 unsafe fn sum_tile<V: Vector, const N: usize, const R: usize>(job: &Job<V>, place: Place, to: *mut i32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let sums = sums::<V, N, R>(job, place);
+        for r in 0..R {
+            for n in 0..N {
+                sums[r][n].store(to.add((r * N + n) * V::LANES));
+            }
+        }
+    }
+}
+
+/// The sums of a tile, in registers.
+#[inline(always)]
+unsafe fn sums<V: Vector, const N: usize, const R: usize>(job: &Job<V>, place: Place) -> [[V; N]; R] {
     let Place { panel, row, .. } = place;
     let panel_length = job.taps * job.length * PANEL;
     // SAFETY: rows, panels and constants exist as the caller promises.
@@ -187,11 +232,7 @@ unsafe fn sum_tile<V: Vector, const N: usize, const R: usize>(job: &Job<V>, plac
                 k += V::GRANULE;
             }
         }
-        for r in 0..R {
-            for n in 0..N {
-                sums[r][n].store(to.add((r * N + n) * V::LANES));
-            }
-        }
+        sums
     }
 }
 
@@ -232,5 +273,58 @@ unsafe fn finish_row<V: Vector, F: Finish<V>, const N: usize>(
             }
             finish.row(sums, column, (place.row + r) * job.stride + column, valid);
         }
+    }
+}
+
+/// Sums a tile of a register a panel, and writes it as bytes.
+///
+/// # Safety
+///
+/// As for [`sum`] and [`finish_rows`].
+#[inline(always)]
+pub(super) unsafe fn requantize<V: Vector>(to: &ToBytes<false>, job: &Job<V>, place: Place) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match (place.panels, place.rows) {
+            (1, rows) => requantize_rows::<V, 1>(to, job, place, rows),
+            (2, rows) => requantize_rows::<V, 2>(to, job, place, rows),
+            (3, rows) => requantize_rows::<V, 3>(to, job, place, rows),
+            (_, rows) => requantize_rows::<V, 4>(to, job, place, rows),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn requantize_rows<V: Vector, const N: usize>(to: &ToBytes<false>, job: &Job<V>, place: Place, rows: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match rows {
+            1 => requantize_tile::<V, N, 1>(to, job, place),
+            2 => requantize_tile::<V, N, 2>(to, job, place),
+            4 => requantize_tile::<V, N, 4>(to, job, place),
+            6 => requantize_tile::<V, N, 6>(to, job, place),
+            8 if V::TALLEST[N - 1] >= 8 => requantize_tile::<V, N, 8>(to, job, place),
+            _ => std::hint::unreachable_unchecked(),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn requantize_tile<V: Vector, const N: usize, const R: usize>(to: &ToBytes<false>, job: &Job<V>, place: Place) {
+    let column = place.panel * PANEL;
+    let valid = (job.columns - column).min(N * PANEL);
+    // SAFETY: the caller's promise.
+    unsafe {
+        let sums = sums::<V, N, R>(job, place);
+        // Written out: as a loop that is not unrolled it would keep the sums in memory, from the first product on.
+        macro_rules! finish {
+            ($($row:literal)*) => {
+                $(if $row < R {
+                    let at = (place.row + $row) * job.stride + column;
+                    V::finish_bytes(sums[$row % R], to, column, at, valid);
+                })*
+            };
+        }
+        finish!(0 1 2 3 4 5 6 7);
     }
 }

@@ -1,6 +1,6 @@
 //! Floats between integers: attention and layer normalization, as operators that read what they need where it is.
 
-use crate::ir::op::{Add, Div, LayerNormalization, MatMul, Mul, Softmax, Transpose};
+use crate::ir::op::{Add, Div, LayerNormalization, MatMul, Mul, Softmax, Sum, Transpose};
 use crate::ir::{DType, ValueId};
 use crate::require;
 use crate::rewrite::{Match, Rewrite, Site};
@@ -78,8 +78,13 @@ pub(super) fn layer_norm(at: &Site, node: LayerNormalization) -> Match<Rewrite> 
         let tensor = at.tensor(value)?;
         require!(tensor.dtype() == DType::F32 && tensor.rank() == 1, "no scale and bias for each element");
     }
-    let (x, other) = match at.feeder::<Add>(node.x) {
-        Ok(Add { a, b }) if at.model.constant(a).is_none() && at.model.constant(b).is_none() => (a, Some(b)),
+    let terms = match (at.feeder::<Add>(node.x), at.feeder::<Sum>(node.x)) {
+        (Ok(Add { a, b }), _) => vec![a, b],
+        (_, Ok(Sum { xs })) => xs,
+        _ => vec![],
+    };
+    let (x, other) = match terms[..] {
+        [a, b] if at.model.constant(a).is_none() && at.model.constant(b).is_none() => (a, Some(b)),
         _ => (node.x, None),
     };
     let LayerNormalization { scale, bias, epsilon, .. } = node;
