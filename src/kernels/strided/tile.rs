@@ -7,8 +7,11 @@ use crate::kernels::blocked::BLOCK;
 use crate::kernels::blocked::tile::{of_pixels, tiles};
 use crate::kernels::blocked::vector::Vector;
 
-/// Terms that are summed in registers, so that a column of `b` stays in the first cache.
-const TERMS: usize = 256;
+/// Terms that are summed in registers, so that a column of `b` stays in the first cache; with the widest registers it
+/// streams from the second one fast enough, and the result is read again less often.
+const fn terms<V: Vector>() -> usize {
+    if V::BLOCKS == 2 { 384 } else { 256 }
+}
 
 /// Rows of `a` that stay in the second cache, beside what else passes through it.
 const ROWS: usize = 128;
@@ -38,7 +41,7 @@ pub(super) unsafe fn multiply<V: Vector>(
 ) {
     let blocks = if n.length > BLOCK { V::BLOCKS } else { 1 };
     let panel = blocks * BLOCK;
-    let terms = even(k.length, TERMS);
+    let terms = even(k.length, terms::<V>());
     let rows = even(m.length, ROWS);
     let columns = even(n.length, COLUMNS).next_multiple_of(panel);
     scratch.a.reserve(rows * terms + SLACK);
