@@ -91,7 +91,7 @@ fn dequantize<T: Datum + Copy + Into<i64>>(
     zero_point: &[i64],
 ) -> TractResult<Tensor> {
     let blocks = Blocks::of(x, axis, &[scale.len(), zero_point.len()])?;
-    if blocks.inner == 1 && scale.len() == blocks.length {
+    if blocks.inner == 1 && blocks.length > 0 && scale.len() == blocks.length {
         return dequantize_columns::<T>(x, scale, zero_point);
     }
     let at = |index: usize, parameters: usize| if parameters == 1 { 0 } else { index % blocks.length };
