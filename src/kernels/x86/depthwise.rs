@@ -66,7 +66,7 @@ pub(super) struct Part {
 }
 
 /// Pixels whose columns are in the buffer at once.
-const PIXELS: usize = 32;
+pub(super) const PIXELS: usize = 32;
 
 /// The functions of an instruction set, compiled with its features.
 pub(super) trait Kernel {

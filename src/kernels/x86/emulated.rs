@@ -7,7 +7,7 @@ use super::depthwise::{Interleave, Line, Part, channel_of_lane};
 use super::finish::{Finish, ToBytes};
 use super::tile::{Job, Place};
 use super::vector::{TALLEST_256, TALLEST_512, Vector};
-use super::{Block, DepthwiseLine, DepthwiseScratch, depthwise, pack_depthwise, square, tile};
+use super::{Block, DepthwiseLine, DepthwiseScratch, depthwise, pack_fours, square, tile};
 use crate::kernels::epilogue::{Requantize, requantize};
 use crate::kernels::geometry::Rows;
 use crate::kernels::packing::{Matrix, Panels};
@@ -265,8 +265,7 @@ fn convolve<const LANES: usize>(
     let constants =
         Constants { bias: vec![0; channels], weight_sums: matrix.column_sums(), epilogue: epilogue.clone() };
     let terms = Terms::new(constants, InputQuantization::of_zero_point(parameters.x_zero_point));
-    let square = square::suits(&window, &epilogue);
-    let packed = pack_depthwise::<Emulated<LANES>, i8>(&matrix, 0..channels, window.kernel, square, |w| w as i8);
+    let packed = pack_fours::<Emulated<LANES>>(&matrix, 0..channels, &window, &epilogue);
     let mut rows = vec![None; window.pads[0]];
     rows.extend(x.chunks(width * channels).map(Some));
     let mut values = Values::of(&epilogue, length);

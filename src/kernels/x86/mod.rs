@@ -358,8 +358,7 @@ pub(super) fn pack_depthwise_narrow(
     window: &Window,
     epilogue: &Epilogue,
 ) -> Aligned<i8> {
-    let square = square::suits(window, epilogue);
-    pack_depthwise::<vnni::Vex, i8>(matrix, channels, window.kernel, square, |w| w as i8)
+    pack_fours::<vnni::Vex>(matrix, channels, window, epilogue)
 }
 
 /// The weights of some channels for [`depthwise_avx512_vnni_wide`].
@@ -369,6 +368,16 @@ pub(super) fn pack_depthwise_wide(
     window: &Window,
     epilogue: &Epilogue,
 ) -> Aligned<i8> {
+    pack_fours::<vnni::Wide>(matrix, channels, window, epilogue)
+}
+
+/// Bytes, for a register that sums four taps at once.
+fn pack_fours<V: Interleave>(
+    matrix: &Matrix,
+    channels: Range<usize>,
+    window: &Window,
+    epilogue: &Epilogue,
+) -> Aligned<i8> {
     let square = square::suits(window, epilogue);
-    pack_depthwise::<vnni::Wide, i8>(matrix, channels, window.kernel, square, |w| w as i8)
+    pack_depthwise::<V, i8>(matrix, channels, window.kernel, square, |w| w as i8)
 }

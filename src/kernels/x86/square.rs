@@ -3,7 +3,7 @@
 //!
 //! Of five rows, four are interleaved; the fifth row's taps are interleaved for each pixel instead.
 
-use super::depthwise::{Interleave, Line};
+use super::depthwise::{Interleave, Line, PIXELS};
 use super::finish::ToBytes;
 use crate::kernels::epilogue::Epilogue;
 use crate::kernels::geometry::Window;
@@ -88,7 +88,8 @@ pub(super) unsafe fn convolve<V: Requantize>(line: &Line<V>, to: &ToBytes<false>
 impl<const ROWS: usize> Columns<ROWS> {
     #[inline(always)]
     unsafe fn new<V: Interleave>(line: &Line<V>, channel: usize, valid: usize) -> Self {
-        let (mut rows, mut steps) = ([line.padding.wrapping_add(channel); ROWS], [0; ROWS]);
+        let outside = line.padding.wrapping_add(channel);
+        let (mut rows, mut steps) = ([outside; ROWS], [0; ROWS]);
         for i in 0..ROWS {
             // SAFETY: a line has as many rows as its window.
             let row = unsafe { *line.rows.add(i) };
@@ -96,7 +97,6 @@ impl<const ROWS: usize> Columns<ROWS> {
                 (rows[i], steps[i]) = (row.wrapping_add(channel), line.pitch);
             }
         }
-        let outside = line.padding.wrapping_add(channel);
         Columns { rows, steps, outside, left: line.left, width: line.width, valid }
     }
 
@@ -172,9 +172,6 @@ unsafe fn three<V: Requantize, const STRIDE: usize>(line: &Line<V>, to: &ToBytes
         }
     }
 }
-
-/// Pixels whose columns are in the buffer at once.
-const PIXELS: usize = 32;
 
 /// A block of channels of a line with a window of 5 x 5.
 struct Five<'a, V: Requantize> {

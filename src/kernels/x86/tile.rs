@@ -285,20 +285,20 @@ unsafe fn finish_row<V: Vector, F: Finish<V>, const N: usize>(
 pub(super) unsafe fn requantize<V: Vector>(to: &ToBytes<false>, job: &Job<V>, place: Place) {
     // SAFETY: the caller's promise.
     unsafe {
-        match (place.panels, place.rows) {
-            (1, rows) => requantize_rows::<V, 1>(to, job, place, rows),
-            (2, rows) => requantize_rows::<V, 2>(to, job, place, rows),
-            (3, rows) => requantize_rows::<V, 3>(to, job, place, rows),
-            (_, rows) => requantize_rows::<V, 4>(to, job, place, rows),
+        match place.panels {
+            1 => requantize_rows::<V, 1>(to, job, place),
+            2 => requantize_rows::<V, 2>(to, job, place),
+            3 => requantize_rows::<V, 3>(to, job, place),
+            _ => requantize_rows::<V, 4>(to, job, place),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn requantize_rows<V: Vector, const N: usize>(to: &ToBytes<false>, job: &Job<V>, place: Place, rows: usize) {
+unsafe fn requantize_rows<V: Vector, const N: usize>(to: &ToBytes<false>, job: &Job<V>, place: Place) {
     // SAFETY: the caller's promise.
     unsafe {
-        match rows {
+        match place.rows {
             1 => requantize_tile::<V, N, 1>(to, job, place),
             2 => requantize_tile::<V, N, 2>(to, job, place),
             4 => requantize_tile::<V, N, 4>(to, job, place),
