@@ -7,10 +7,10 @@ use crate::kernels::blocked::BLOCK;
 use crate::kernels::blocked::tile::{of_pixels, tiles};
 use crate::kernels::blocked::vector::Vector;
 
-/// Terms that are summed in registers, so that a column of `b` stays in the first cache; with the widest registers it
-/// streams from the second one fast enough, and the result is read again less often.
+/// Terms that are summed in registers: the fewer parts a sum has, the less often the result is read again. A column of `b`
+/// streams from the second cache fast enough, beside the rows of `a` that are there.
 const fn terms<V: Vector>() -> usize {
-    if V::BLOCKS == 2 { 384 } else { 256 }
+    if V::BLOCKS == 2 { 768 } else { 512 }
 }
 
 /// Rows of `a` that stay in the second cache, beside what else passes through it.
@@ -44,7 +44,11 @@ pub(super) unsafe fn multiply<V: Vector>(
     let terms = even(k.length, terms::<V>());
     let rows = even(m.length, ROWS);
     let columns = even(n.length, COLUMNS).next_multiple_of(panel);
-    scratch.a.reserve(rows * terms + SLACK);
+    // Terms side by side are read where they are: packing them takes longer than it saves.
+    let reads_rows = k.strides[0] == 1;
+    if !reads_rows {
+        scratch.a.reserve(rows * terms + SLACK);
+    }
     scratch.b.reserve(columns * terms + SLACK);
     for first_term in (0..k.length).step_by(terms) {
         let terms = terms.min(k.length - first_term);
@@ -62,22 +66,35 @@ pub(super) unsafe fn multiply<V: Vector>(
                 // SAFETY: all of these are places in the operands.
                 unsafe {
                     let a = a.add(first_row * m.strides[0] + first_term * k.strides[0]);
-                    for &(row, count) in &scratch.tiles {
-                        let first = a.add(row * m.strides[0]);
-                        let part = Rows { first, count, terms, row: m.strides[0], term: k.strides[0] };
-                        part.pack::<V>(count, scratch.a.as_mut_ptr().add(row * terms));
+                    if !reads_rows {
+                        for &(row, count) in &scratch.tiles {
+                            let first = a.add(row * m.strides[0]);
+                            let part = Rows { first, count, terms, row: m.strides[0], term: k.strides[0] };
+                            part.pack::<V>(count, scratch.a.as_mut_ptr().add(row * terms));
+                        }
                     }
                     let c = c.add(first_row * m.strides[2] + first_column * n.strides[2]);
                     for column in (0..some_columns).step_by(panel) {
                         let columns = panel.min(some_columns - column);
                         let b = scratch.b.as_ptr().add(column * terms);
                         for &(row, tile_rows) in &scratch.tiles {
-                            let a = scratch.a.as_ptr().add(row * terms);
+                            let a = if reads_rows {
+                                a.add(row * m.strides[0])
+                            } else {
+                                scratch.a.as_ptr().add(row * terms)
+                            };
                             let c = c.add(row * m.strides[2] + column * n.strides[2]);
                             let place = Place { c, row: m.strides[2], column: n.strides[2], columns, adds };
-                            match blocks {
-                                2 if V::BLOCKS == 2 => of_pixels!(V, tile_rows, tile::<2>(terms, a, b, place)),
-                                _ => of_pixels!(V, tile_rows, tile::<1>(terms, a, b, place)),
+                            let a = Left { first: a, row: m.strides[0] };
+                            match (blocks, reads_rows) {
+                                (2, true) if V::BLOCKS == 2 => {
+                                    of_pixels!(V, tile_rows, tile::<2, true>(terms, a, b, place))
+                                }
+                                (2, false) if V::BLOCKS == 2 => {
+                                    of_pixels!(V, tile_rows, tile::<2, false>(terms, a, b, place))
+                                }
+                                (_, true) => of_pixels!(V, tile_rows, tile::<1, true>(terms, a, b, place)),
+                                _ => of_pixels!(V, tile_rows, tile::<1, false>(terms, a, b, place)),
                             }
                         }
                     }
@@ -92,6 +109,13 @@ fn even(length: usize, most: usize) -> usize {
     length.div_ceil(length.div_ceil(most).max(1)).max(1)
 }
 
+/// Rows of a tile: packed, or as they lie, their terms side by side and so many elements from row to row.
+#[derive(Clone, Copy)]
+struct Left {
+    first: *const f32,
+    row: usize,
+}
+
 /// Where a tile is written.
 #[derive(Clone, Copy)]
 struct Place {
@@ -104,7 +128,12 @@ struct Place {
 
 /// R rows by N blocks of columns.
 #[inline(always)]
-unsafe fn tile<V: Vector, const R: usize, const N: usize>(terms: usize, a: *const f32, b: *const f32, place: Place) {
+unsafe fn tile<V: Vector, const R: usize, const N: usize, const READS_ROWS: bool>(
+    terms: usize,
+    a: Left,
+    b: *const f32,
+    place: Place,
+) {
     // SAFETY: the caller's promise.
     unsafe {
         let mut sums = [[V::zero(); N]; R];
@@ -116,7 +145,8 @@ unsafe fn tile<V: Vector, const R: usize, const N: usize>(terms: usize, a: *cons
                     column[n] = V::load(b.add(n * BLOCK));
                 }
                 for r in 0..R {
-                    let a = V::splat(a.add($term * R + r));
+                    let at = if READS_ROWS { r * a.row + $term } else { $term * R + r };
+                    let a = V::splat(a.first.add(at));
                     for n in 0..N {
                         sums[r][n] = sums[r][n].add_product(a, column[n]);
                     }
