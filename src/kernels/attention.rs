@@ -88,7 +88,7 @@ impl Attention<'_> {
         SCRATCH.set(scratch);
     }
 
-    /// Not through [`widest`](super::widest): a closure of this size is not compiled into it.
+    /// Not through [`widest`](super::widest): here is fused what an instruction fuses.
     fn run_widest(&self, scratch: &mut Scratch, output: &mut [f32], stride: usize) {
         #[cfg(target_arch = "x86_64")]
         {

@@ -81,7 +81,12 @@ impl ConvolutionShape {
         mut output: Output,
     ) {
         let (inputs, outputs) = (self.in_channels / self.groups, self.out_channels / self.groups);
-        let widen = || widest(|| input.iter().map(|&x| x.into()).collect::<Vec<i16>>());
+        let widen = || {
+            widest(
+                #[inline(always)]
+                || input.iter().map(|&x| x.into()).collect::<Vec<i16>>(),
+            )
+        };
         let widened = products[0].reads_words(rows.taps()).then(widen);
         for (group, product) in products.iter().enumerate() {
             let terms = quantization.map(|quantization| product.terms().for_input(quantization));

@@ -148,12 +148,18 @@ impl ActivationMatMul {
         let zero_point = self.b_zero_point;
         let (panels, sums, moved) = match kernel.granule() {
             2 => {
-                let (panels, sums) = widest(|| b.pack::<i16, 2>(|x| i16::from(x) - i16::from(zero_point)));
+                let (panels, sums) = widest(
+                    #[inline(always)]
+                    || b.pack::<i16, 2>(|x| i16::from(x) - i16::from(zero_point)),
+                );
                 (Panels::Words(panels), sums, 0)
             }
             _ => {
                 // Bytes are b - 128, so z_b - 128 is still to be taken off.
-                let (panels, sums) = widest(|| b.pack::<i8, 4>(|x| (x ^ 0x80) as i8));
+                let (panels, sums) = widest(
+                    #[inline(always)]
+                    || b.pack::<i8, 4>(|x| (x ^ 0x80) as i8),
+                );
                 (Panels::Bytes(panels), sums, i32::from(zero_point) - 128)
             }
         };
@@ -166,7 +172,10 @@ impl ActivationMatMul {
         let terms = Terms::new(constants, InputQuantization::of_zero_point(self.a_zero_point));
         let starts = (moved != 0).then(|| {
             let sum = |row: usize| a.values[row * a.stride..][..depth].iter().map(|&x| i32::from(x)).sum::<i32>();
-            widest(|| (0..a.rows).map(|row| -moved * sum(row)).collect())
+            widest(
+                #[inline(always)]
+                || (0..a.rows).map(|row| -moved * sum(row)).collect(),
+            )
         });
         (Product::packed(kernel, depth, columns, panels, terms), starts)
     }

@@ -11,11 +11,14 @@ pub fn layer_normalization(x: &mut [f32], epsilon: f32, scale: &[f32], bias: Opt
     let length = scale.len();
     assert!(length > 0 && x.len().is_multiple_of(length), "rows of {length} elements");
     assert!(bias.is_none_or(|bias| bias.len() == length), "a bias for each element of a row");
-    widest(|| {
-        for row in x.chunks_exact_mut(length) {
-            normalize(row, epsilon, scale, bias);
-        }
-    });
+    widest(
+        #[inline(always)]
+        || {
+            for row in x.chunks_exact_mut(length) {
+                normalize(row, epsilon, scale, bias);
+            }
+        },
+    );
 }
 
 #[inline(always)]
@@ -41,11 +44,14 @@ fn normalize(row: &mut [f32], epsilon: f32, scale: &[f32], bias: Option<&[f32]>)
 /// a + b, element by element.
 pub fn add_floats(a: &[f32], b: &[f32], output: &mut [f32]) {
     assert!(a.len() == b.len() && a.len() == output.len(), "operands as long as the output");
-    widest(|| {
-        for ((y, a), b) in output.iter_mut().zip(a).zip(b) {
-            *y = a + b;
-        }
-    });
+    widest(
+        #[inline(always)]
+        || {
+            for ((y, a), b) in output.iter_mut().zip(a).zip(b) {
+                *y = a + b;
+            }
+        },
+    );
 }
 
 /// Σ (x - shift), or of its squares.

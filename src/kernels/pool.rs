@@ -18,7 +18,10 @@ pub fn max_pool(window: &Window, images: &Images, size: [usize; 2], x: &[u8], ou
             }
         }
     };
-    widest(|| each_window(window, images, size, pixel));
+    widest(
+        #[inline(always)]
+        || each_window(window, images, size, pixel),
+    );
 }
 
 /// An average pooling with its requantization.
@@ -51,7 +54,10 @@ impl AveragePool {
             };
             self.finish(&sums, read, counted, &mut output[pixel * channels..][..channels]);
         };
-        widest(|| each_window(&self.window, images, size, pixel));
+        widest(
+            #[inline(always)]
+            || each_window(&self.window, images, size, pixel),
+        );
     }
 
     /// The mean of each channel of each image.
@@ -64,15 +70,18 @@ impl AveragePool {
             return;
         }
         let mut sums = vec![0i32; channels];
-        widest(|| {
-            for (x, output) in x.chunks_exact(pixels * channels).zip(output.chunks_exact_mut(channels)) {
-                sums.fill(0);
-                for pixel in x.chunks_exact(channels) {
-                    accumulate(&mut sums, pixel);
+        widest(
+            #[inline(always)]
+            || {
+                for (x, output) in x.chunks_exact(pixels * channels).zip(output.chunks_exact_mut(channels)) {
+                    sums.fill(0);
+                    for pixel in x.chunks_exact(channels) {
+                        accumulate(&mut sums, pixel);
+                    }
+                    pool.finish(&sums, pixels, pixels, output);
                 }
-                pool.finish(&sums, pixels, pixels, output);
-            }
-        });
+            },
+        );
     }
 
     #[inline(always)]

@@ -22,20 +22,26 @@ impl Quantization {
 
     pub fn quantize_all(&self, x: &[f32], output: &mut [u8]) {
         assert_eq!(x.len(), output.len(), "elements of the output");
-        widest(|| {
-            for (q, &x) in output.iter_mut().zip(x) {
-                *q = self.quantize(x);
-            }
-        });
+        widest(
+            #[inline(always)]
+            || {
+                for (q, &x) in output.iter_mut().zip(x) {
+                    *q = self.quantize(x);
+                }
+            },
+        );
     }
 
     pub fn dequantize_all(&self, x: &[u8], output: &mut [f32]) {
         assert_eq!(x.len(), output.len(), "elements of the output");
-        widest(|| {
-            for (y, &q) in output.iter_mut().zip(x) {
-                *y = self.dequantize(q);
-            }
-        });
+        widest(
+            #[inline(always)]
+            || {
+                for (y, &q) in output.iter_mut().zip(x) {
+                    *y = self.dequantize(q);
+                }
+            },
+        );
     }
 
     /// [batch, channels, pixels] floats to [batch, pixels, padded channels] bytes; channels that are filled up hold the
@@ -43,18 +49,21 @@ impl Quantization {
     pub fn quantize_channels_last(&self, x: &[f32], channels: usize, pixels: usize, padded: usize, output: &mut [u8]) {
         assert!(padded >= channels && channels * pixels > 0, "an empty image, or {padded} of {channels} channels");
         assert_eq!(x.len() / channels * padded, output.len(), "elements of the output");
-        widest(|| {
-            let images = x.chunks_exact(channels * pixels).zip(output.chunks_exact_mut(padded * pixels));
-            for (x, output) in images {
-                for (part, output) in output.chunks_mut(PART * padded).enumerate() {
-                    match padded {
-                        3 => interleave::<3>(&self.quantize_part::<3>(x, pixels, part * PART, 0), output),
-                        4 => interleave::<4>(&self.quantize_part::<4>(x, pixels, part * PART, 0), output),
-                        _ => self.quantize_many(x, pixels, part * PART, padded, output),
+        widest(
+            #[inline(always)]
+            || {
+                let images = x.chunks_exact(channels * pixels).zip(output.chunks_exact_mut(padded * pixels));
+                for (x, output) in images {
+                    for (part, output) in output.chunks_mut(PART * padded).enumerate() {
+                        match padded {
+                            3 => interleave::<3>(&self.quantize_part::<3>(x, pixels, part * PART, 0), output),
+                            4 => interleave::<4>(&self.quantize_part::<4>(x, pixels, part * PART, 0), output),
+                            _ => self.quantize_many(x, pixels, part * PART, padded, output),
+                        }
                     }
                 }
-            }
-        });
+            },
+        );
     }
 
     /// Some pixels of any number of channels.
@@ -97,21 +106,24 @@ impl Quantization {
     pub fn dequantize_channels_first(&self, x: &[u8], channels: usize, pixels: usize, output: &mut [f32]) {
         assert!(channels * pixels > 0, "an empty image");
         assert_eq!(x.len(), output.len(), "elements of the output");
-        widest(|| {
-            for (x, output) in x.chunks_exact(channels * pixels).zip(output.chunks_exact_mut(channels * pixels)) {
-                // A few channels at a time, so that the lines of the cache that they share are read once.
-                for first in (0..channels).step_by(TOGETHER) {
-                    for start in (0..pixels).step_by(PART) {
-                        for channel in first..channels.min(first + TOGETHER) {
-                            let plane = &mut output[channel * pixels + start..][..PART.min(pixels - start)];
-                            for (y, pixel) in plane.iter_mut().zip(x[start * channels..].chunks_exact(channels)) {
-                                *y = self.dequantize(pixel[channel]);
+        widest(
+            #[inline(always)]
+            || {
+                for (x, output) in x.chunks_exact(channels * pixels).zip(output.chunks_exact_mut(channels * pixels)) {
+                    // A few channels at a time, so that the lines of the cache that they share are read once.
+                    for first in (0..channels).step_by(TOGETHER) {
+                        for start in (0..pixels).step_by(PART) {
+                            for channel in first..channels.min(first + TOGETHER) {
+                                let plane = &mut output[channel * pixels + start..][..PART.min(pixels - start)];
+                                for (y, pixel) in plane.iter_mut().zip(x[start * channels..].chunks_exact(channels)) {
+                                    *y = self.dequantize(pixel[channel]);
+                                }
                             }
                         }
                     }
                 }
-            }
-        });
+            },
+        );
     }
 }
 

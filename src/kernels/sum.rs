@@ -9,24 +9,27 @@ pub fn sum_axis(x: &[f32], length: usize, inner: usize, y: &mut [f32]) {
     if y.is_empty() || length == 0 {
         return y.fill(0.0);
     }
-    widest(|| match inner {
-        1 => {
-            for (y, row) in y.iter_mut().zip(x.chunks_exact(length)) {
-                *y = sum_row(row);
+    widest(
+        #[inline(always)]
+        || match inner {
+            1 => {
+                for (y, row) in y.iter_mut().zip(x.chunks_exact(length)) {
+                    *y = sum_row(row);
+                }
             }
-        }
-        _ => {
-            for (y, rows) in y.chunks_exact_mut(inner).zip(x.chunks_exact(length * inner)) {
-                let (first, rest) = rows.split_at(inner);
-                y.copy_from_slice(first);
-                for row in rest.chunks_exact(inner) {
-                    for (y, x) in y.iter_mut().zip(row) {
-                        *y += x;
+            _ => {
+                for (y, rows) in y.chunks_exact_mut(inner).zip(x.chunks_exact(length * inner)) {
+                    let (first, rest) = rows.split_at(inner);
+                    y.copy_from_slice(first);
+                    for row in rest.chunks_exact(inner) {
+                        for (y, x) in y.iter_mut().zip(row) {
+                            *y += x;
+                        }
                     }
                 }
             }
-        }
-    });
+        },
+    );
 }
 
 #[inline(always)]

@@ -92,7 +92,10 @@ impl<T: Element> Copied<T> {
         self.rows.clear();
         if matches!(*input.rows, Rows::Matrix { stride } if stride == depth && padded == depth) {
             let values = &input.values[input.offset + rows.start * depth..][..rows.len() * depth];
-            return widest(|| self.rows.extend(values.iter().map(|&x| T::from(x))));
+            return widest(
+                #[inline(always)]
+                || self.rows.extend(values.iter().map(|&x| T::from(x))),
+            );
         }
         self.rows.resize(rows.len() * padded, T::from(0));
         input.rows.fill(rows, |at| at, OUTSIDE, &mut self.offsets);

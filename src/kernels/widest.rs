@@ -1,7 +1,8 @@
 //! Loops that the compiler vectorizes by itself, with the widest registers that the CPU has. Their results are the same
 //! on all of them.
 
-/// Runs a loop compiled for AVX2 and FMA, where there are both, or for AVX-512.
+/// Runs a loop compiled for AVX2 and FMA, where there are both, or for AVX-512. The closure has to be
+/// `#[inline(always)]`: what the compiler leaves apart is compiled for any CPU.
 #[inline]
 pub fn widest<R>(run: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]

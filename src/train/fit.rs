@@ -10,9 +10,10 @@ use super::augment::Augmentation;
 use super::joint::{Gradient, Joint, Plan, Step};
 use super::lessons::Lessons;
 use super::loss::Loss;
-use super::optimizer::{Updates, clip};
+use super::optimizer::{PART, Updates, clip};
 use super::ramp::Ramp;
 use crate::ir::{Model, Tensor, ValueId};
+use crate::kernels::widest;
 use crate::runtime::{NodeTime, RuntimeError, Shared, memory};
 
 /// Into so many groups the runs of a step are put, whatever the number of threads: each group is summed on its own.
@@ -253,7 +254,12 @@ impl<'a> Fit<'a> {
         let all = average.weights.iter_mut().chain(&mut average.statistics);
         for (average, now) in all.zip(self.weights.iter().chain(&self.statistics)) {
             let now = now.floats().expect("weights are f32");
-            average.par_iter_mut().with_min_len(1 << 14).zip(now).for_each(|(a, w)| *a += share * (w - *a));
+            average.par_chunks_mut(PART).zip(now.par_chunks(PART)).for_each(|(average, now)| {
+                widest(
+                    #[inline(always)]
+                    || average.iter_mut().zip(now).for_each(|(a, w)| *a += share * (w - *a)),
+                );
+            });
         }
     }
 

@@ -81,13 +81,18 @@ impl Updates {
             memory.second.resize(weight.len(), 0.0);
             let parts = weight.par_chunks_mut(PART).zip(gradient.par_chunks(PART));
             let memories = memory.first.par_chunks_mut(PART).zip(memory.second.par_chunks_mut(PART));
-            parts.zip(memories).for_each(|((w, g), (first, second))| widest(|| rule.apply(w, g, first, second, decay)));
+            parts.zip(memories).for_each(|((w, g), (first, second))| {
+                widest(
+                    #[inline(always)]
+                    || rule.apply(w, g, first, second, decay),
+                )
+            });
         });
     }
 }
 
-/// Elements of a weight that one thread changes.
-const PART: usize = 1 << 16;
+/// Elements of a weight that one thread changes at a time.
+pub(super) const PART: usize = 1 << 16;
 
 /// One step.
 #[derive(Clone, Copy)]
@@ -130,7 +135,15 @@ impl Rule {
 /// Scales gradients down to a common norm of at most `limit`, and returns the norm they had.
 pub fn clip(gradients: &mut [Vec<f32>], limit: Option<f64>) -> f64 {
     // The sums of weights are added in their order, so that the result is the same on any number of threads.
-    let squares: Vec<f64> = gradients.par_iter().map(|gradient| widest(|| sum_of_squares(gradient))).collect();
+    let squares: Vec<f64> = gradients
+        .par_iter()
+        .map(|gradient| {
+            widest(
+                #[inline(always)]
+                || sum_of_squares(gradient),
+            )
+        })
+        .collect();
     let norm = squares.iter().sum::<f64>().sqrt();
     if let Some(limit) = limit.filter(|&limit| norm > limit && norm.is_finite()) {
         let factor = (limit / norm) as f32;
