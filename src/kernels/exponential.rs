@@ -96,6 +96,12 @@ pub(super) fn erf(x: f32) -> f32 {
     if size < 1.0 { near * x } else { (1.0 - 1.0 / far).copysign(x) }
 }
 
+/// x · (1 + erf(x / √2)) / 2
+#[inline(always)]
+pub(super) fn gelu(x: f32) -> f32 {
+    0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
+}
+
 /// Makes exp(x - max) of a row, and returns their sum: softmax but for the division.
 #[inline(always)]
 pub(super) fn exponentials<const FUSED: bool>(row: &mut [f32]) -> f32 {

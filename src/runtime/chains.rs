@@ -29,7 +29,13 @@ pub(super) struct Chain {
 /// Puts chains in the place of their members.
 pub(super) fn take_over(model: &mut TypedModel) -> TractResult<()> {
     recomputation::spread(model)?;
-    for members in groups(model)?.into_iter().filter(|members| members.len() > 1) {
+    let mut worth = groups(model)?;
+    worth.retain(|members| match members[..] {
+        [] => false,
+        [alone] => repeats(model, alone),
+        _ => true,
+    });
+    for members in worth {
         let (chain, inputs, outlets) = Chain::of(model, &members)?;
         let name = model.node(*members.last().context("a chain without members")?).name.clone();
         let mut patch = TypedModelPatch::default();
@@ -61,6 +67,7 @@ fn function(node: &TypedNode) -> Option<Function> {
         "Abs" => Unary::Abs,
         "Erf" => Unary::Erf,
         "Exp" => Unary::Exp,
+        "GeluExact" => Unary::Gelu,
         "Ln" => Unary::Log,
         "Neg" => Unary::Neg,
         "Recip" => Unary::Reciprocal,
@@ -73,6 +80,13 @@ fn function(node: &TypedNode) -> Option<Function> {
         _ => return None,
     };
     Some(Function::Unary(unary))
+}
+
+/// Whether a member reads elements more than once, which a chain does faster than tract even with one member.
+fn repeats(model: &TypedModel, member: usize) -> bool {
+    let node = model.node(member);
+    let facts = model.node_input_facts(member).unwrap_or_default();
+    facts.iter().any(|fact| fact.shape != node.outputs[0].fact.shape)
 }
 
 /// The shape of the result of a node that can be a member.

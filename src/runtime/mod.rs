@@ -37,6 +37,7 @@ mod recomputation;
 mod reshapes;
 mod runner;
 mod shared;
+mod softmax;
 mod spare;
 pub mod stack;
 mod sums;

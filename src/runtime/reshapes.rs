@@ -5,11 +5,14 @@ use tract_onnx::tract_core::internal::*;
 
 use super::chains::Chain;
 use super::products::Product;
+use super::softmax::Softmax;
 use super::sums::Sum;
 
 /// Lets operators of ours read what stands before reshapes.
 pub(super) fn pass_over(model: &mut TypedModel) -> TractResult<()> {
-    let is_ours = |node: &&TypedNode| node.op_is::<Product>() || node.op_is::<Sum>() || node.op_is::<Chain>();
+    let is_ours = |node: &&TypedNode| {
+        node.op_is::<Product>() || node.op_is::<Sum>() || node.op_is::<Softmax>() || node.op_is::<Chain>()
+    };
     let ours: Vec<usize> = model.nodes().iter().filter(is_ours).map(|node| node.id).collect();
     for node in ours {
         for slot in 0..model.node(node).inputs.len() {

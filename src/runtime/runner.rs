@@ -20,7 +20,8 @@ use super::encode::{Encoded, Input, encode};
 use super::profile::{self, Labels, NodeTime};
 use super::tensor::{datum_type, from_tract, to_tract};
 use super::{
-    Execution, RuntimeError, blocked, chains, dequantize_linear, duplicates, int8, products, quantize, reshapes, sums,
+    Execution, RuntimeError, blocked, chains, dequantize_linear, duplicates, int8, products, quantize, reshapes,
+    softmax, sums,
 };
 use crate::ir::{DType, Model, Size, Tensor, Type, TypeKind, ValueDef, ValueId};
 
@@ -393,6 +394,7 @@ impl Template {
         if self.is_for_training {
             products::take_over(&mut model)?;
             sums::take_over(&mut model)?;
+            softmax::take_over(&mut model)?;
             chains::take_over(&mut model)?;
             reshapes::pass_over(&mut model)?;
         }

@@ -1,6 +1,6 @@
 //! Elementwise operators of floats.
 
-use crate::kernels::exponential::{erf, exp, sigmoid, tanh};
+use crate::kernels::exponential::{erf, exp, gelu, sigmoid, tanh};
 use crate::kernels::widest::widest;
 
 /// y = f(x)
@@ -9,6 +9,7 @@ pub enum Unary {
     Abs,
     Erf,
     Exp,
+    Gelu,
     Log,
     Neg,
     Reciprocal,
@@ -34,18 +35,24 @@ pub enum Binary {
 /// y = f(x), element by element.
 macro_rules! each {
     ($x:ident, $y:ident, $f:expr) => {
-        widest(|| {
-            for (y, &$x) in $y.iter_mut().zip($x) {
-                *y = $f;
-            }
-        })
+        widest(
+            #[inline(always)]
+            || {
+                for (y, &$x) in $y.iter_mut().zip($x) {
+                    *y = $f;
+                }
+            },
+        )
     };
     ($a:ident, $b:ident, $y:ident, $f:expr) => {
-        widest(|| {
-            for ((y, &$a), &$b) in $y.iter_mut().zip($a).zip($b) {
-                *y = $f;
-            }
-        })
+        widest(
+            #[inline(always)]
+            || {
+                for ((y, &$a), &$b) in $y.iter_mut().zip($a).zip($b) {
+                    *y = $f;
+                }
+            },
+        )
     };
 }
 
@@ -55,6 +62,7 @@ impl Unary {
             Unary::Abs => each!(x, y, x.abs()),
             Unary::Erf => each!(x, y, erf(x)),
             Unary::Exp => each!(x, y, exp(x)),
+            Unary::Gelu => each!(x, y, gelu(x)),
             Unary::Log => each!(x, y, x.ln()),
             Unary::Neg => each!(x, y, -x),
             Unary::Reciprocal => each!(x, y, 1.0 / x),

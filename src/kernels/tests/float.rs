@@ -105,6 +105,26 @@ proptest! {
         prop_assert!(close(exponential::erf(x), erf(of), 12.0), "erf {x} {} {}", exponential::erf(x), erf(of));
     }
 
+    #[test]
+    fn gelu_is_half_of_x_times_one_and_erf(x in -20f32..20.0) {
+        let expected = 0.5 * f64::from(x) * (1.0 + erf(f64::from(x) * std::f64::consts::FRAC_1_SQRT_2));
+        prop_assert!((f64::from(exponential::gelu(x)) - expected).abs() < 1e-6 * f64::from(x.abs().max(1.0)), "gelu {x}");
+    }
+
+    #[test]
+    fn softmax_is_each_exponential_over_their_sum(rows in 0usize..4, length in 1usize..70, seed in any::<u64>()) {
+        let mut noise = Noise::new(seed);
+        let x: Vec<f32> = (0..rows * length).map(|_| noise.real(-9.0, 9.0)).collect();
+        let mut y = vec![f32::NAN; x.len()];
+        softmax(&x, length, &mut y);
+        for (x, y) in x.chunks(length).zip(y.chunks(length)) {
+            let sum: f64 = x.iter().map(|&x| f64::from(x).exp()).sum();
+            for (&x, &y) in x.iter().zip(y) {
+                prop_assert!((f64::from(y) - f64::from(x).exp() / sum).abs() < 1e-6, "{y}");
+            }
+        }
+    }
+
     /// Axes of any length, in any order, with gaps, for all three operands.
     #[test]
     fn strided_products_are_sums_of_products(
