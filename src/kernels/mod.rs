@@ -53,7 +53,7 @@ pub use pool::{AveragePool, max_pool};
 pub use quantize::{dynamic_quantization, flip_signs, transpose};
 pub use resize::{Blend, LinearResize, resize_nearest};
 pub use softmax::softmax;
-pub use strided::{Axis, StridedProduct};
+pub use strided::{Axis, PackedRight, StridedProduct};
 pub use sum::sum_axis;
 pub use terms::{InputQuantization, Parameters};
 pub use widest::widest;

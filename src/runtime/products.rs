@@ -1,24 +1,59 @@
 //! Matrix products of floats, and what tract makes of them, as strided products: operands and results are read and
 //! written where they are, in whatever order their axes have.
 
+use std::fmt;
+use std::sync::Arc;
+
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::einsum::EinSum;
 
 use super::execute::{replace, strides};
 use super::spare;
 use crate::kernels::blocked::FloatIsa;
-use crate::kernels::{Axis, StridedProduct};
+use crate::kernels::{Axis, PackedRight, StridedProduct};
 
-/// Puts our operator in the place of all products of two floats that it knows.
+/// Puts our operator in the place of all products of two floats that it knows. Weights that are constant are packed once.
 pub(super) fn take_over(model: &mut TypedModel) -> TractResult<()> {
-    replace(model, Product::of)
+    replace(model, Product::of)?;
+    let products: Vec<usize> =
+        model.nodes().iter().filter(|node| node.op_is::<Product>()).map(|node| node.id).collect();
+    for id in products {
+        let node = model.node(id);
+        let Some(constant) = model.outlet_fact(node.inputs[1])?.konst.clone() else { continue };
+        let Some(product) = node.op_as::<Product>() else { continue };
+        if let Some(packed) = product.product.pack(constant.try_as_plain_ram()?.as_slice::<f32>()?) {
+            let product = Product { weights: Some(Weights(Arc::new(packed))), ..product.clone() };
+            TypedModelPatch::replace_single_op(model, node, &node.inputs[..1], product)?.apply(model)?;
+        }
+    }
+    model.compact()
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Product {
     product: StridedProduct,
     shape: TVec<usize>,
+    /// The right operand, where it is constant: then it is no operand any more.
+    weights: Option<Weights>,
 }
+
+#[derive(Clone)]
+struct Weights(Arc<PackedRight>);
+
+impl fmt::Debug for Weights {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("packed")
+    }
+}
+
+/// Equal are only copies of one packing.
+impl PartialEq for Weights {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Weights {}
 
 impl Product {
     fn of(einsum: &EinSum, operands: &[&TypedFact], result: &TypedFact) -> Option<Product> {
@@ -57,7 +92,8 @@ impl Product {
                 _ => return None,
             }
         }
-        Some(Product { product: StridedProduct::new(FloatIsa::best(), batch, m, n, k), shape: shapes[2].clone() })
+        let product = StridedProduct::new(FloatIsa::best(), batch, m, n, k);
+        Some(Product { product, shape: shapes[2].clone(), weights: None })
     }
 }
 
@@ -72,7 +108,10 @@ impl EvalOp for Product {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        spare::computed(&self.shape, inputs, |operands, c| self.product.run(operands[0], operands[1], c))
+        spare::computed(&self.shape, inputs, |operands, c| match &self.weights {
+            Some(weights) => self.product.run_packed(operands[0], &weights.0, c),
+            None => self.product.run(operands[0], operands[1], c),
+        })
     }
 }
 

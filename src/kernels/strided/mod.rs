@@ -9,10 +9,11 @@ mod tile;
 
 use std::cell::Cell;
 
+use super::aligned::Aligned;
 use super::blocked::isa::dispatch;
 use super::blocked::vector::Vector;
 use super::blocked::{BLOCK, FloatIsa};
-use tile::Scratch;
+use tile::{Right, Scratch};
 
 thread_local!(static SCRATCH: Cell<Scratch> = Cell::default());
 
@@ -34,6 +35,14 @@ pub struct StridedProduct {
     n: Axis,
     k: Axis,
     isa: FloatIsa,
+}
+
+/// A right operand as tiles read it.
+pub struct PackedRight {
+    values: Aligned<f32>,
+    isa: FloatIsa,
+    /// Columns and terms.
+    axes: [Axis; 2],
 }
 
 const ONE: Axis = Axis { length: 1, strides: [0; 3] };
@@ -66,6 +75,41 @@ impl StridedProduct {
             product: &StridedProduct, a: &[f32], b: &[f32], c: &mut [f32], scratch_of_call: &mut Scratch,
         ));
         SCRATCH.set(scratch);
+    }
+
+    /// The right operand as tiles read it, once for many runs. None where it is more than one matrix, or where tiles lie
+    /// along `a`.
+    pub fn pack(&self, b: &[f32]) -> Option<PackedRight> {
+        assert!(self.reach(1) < b.len() || self.is_empty(), "the product reaches beyond its operand");
+        let is_one = self.outer_k.is_empty() && self.outer.iter().all(|axis| axis.strides[1] == 0);
+        if self.isa == FloatIsa::Portable || !is_one || self.is_swapped() || self.is_empty() {
+            return None;
+        }
+        let mut packed = PackedRight { values: Aligned::default(), isa: self.isa, axes: [self.n, self.k] };
+        let (axes, to) = ([self.m, self.n, self.k], &mut packed.values);
+        dispatch!(self.isa, pack, (axes: [Axis; 3], b: &[f32], to: &mut Aligned<f32>));
+        Some(packed)
+    }
+
+    /// [`run`](StridedProduct::run) with what [`pack`](StridedProduct::pack) made of `b`.
+    pub fn run_packed(&self, a: &[f32], b: &PackedRight, c: &mut [f32]) {
+        assert!(self.reach(0) < a.len() && self.reach(2) < c.len(), "the product reaches beyond its operands");
+        assert!((b.isa, b.axes) == (self.isa, [self.n, self.k]), "packed for another product");
+        let mut scratch = SCRATCH.take();
+        let (product, scratch_of_call) = (self, &mut scratch);
+        dispatch!(self.isa, run_on_packed, (
+            product: &StridedProduct, a: &[f32], b: &PackedRight, c: &mut [f32], scratch_of_call: &mut Scratch,
+        ));
+        SCRATCH.set(scratch);
+    }
+
+    /// Tiles are wide along n: the longer axis if one is short, or else the one along which c is written.
+    fn is_swapped(&self) -> bool {
+        let [m, n] = [self.m, self.n];
+        match m.length.min(n.length) < BLOCK {
+            true => n.length < m.length,
+            false => n.strides[2] != 1 && m.strides[2] == 1,
+        }
     }
 
     fn run_elsewhere(&self, a: &[f32], b: &[f32], c: &mut [f32]) {
@@ -165,11 +209,7 @@ fn place(axes: &[Axis], index: usize) -> [usize; 3] {
 unsafe fn run<V: Vector>(product: &StridedProduct, a: &[f32], b: &[f32], c: &mut [f32], scratch: &mut Scratch) {
     let [m, n, k] = [product.m, product.n, product.k];
     let swapped = |Axis { length, strides: [a, b, c] }: Axis| Axis { length, strides: [b, a, c] };
-    // Tiles are wide along n: the longer axis if one is short, or else the one along which c is written.
-    let is_swapped = match m.length.min(n.length) < BLOCK {
-        true => n.length < m.length,
-        false => n.strides[2] != 1 && m.strides[2] == 1,
-    };
+    let is_swapped = product.is_swapped();
     let axes = if is_swapped { [n, m, k].map(swapped) } else { [m, n, k] };
     product.each(
         #[inline(always)]
@@ -178,7 +218,40 @@ unsafe fn run<V: Vector>(product: &StridedProduct, a: &[f32], b: &[f32], c: &mut
             unsafe {
                 let (a, b, c) = (a.as_ptr().add(a_first), b.as_ptr().add(b_first), c.as_mut_ptr().add(c_first));
                 let (a, b) = if is_swapped { (b, a) } else { (a, b) };
-                tile::multiply::<V>(axes, a, b, c, adds, scratch);
+                tile::multiply::<V>(axes, a, Right::Strided(b), c, adds, scratch);
+            }
+        },
+    );
+}
+
+/// # Safety
+///
+/// The CPU has the instruction set; the operand is as long as the axes reach.
+#[inline(always)]
+unsafe fn pack<V: Vector>(axes: [Axis; 3], b: &[f32], to: &mut Aligned<f32>) {
+    // SAFETY: the caller's promise.
+    unsafe { tile::pack::<V>(axes, b.as_ptr(), to) }
+}
+
+/// # Safety
+///
+/// The CPU has the instruction set; the operands are as long as all axes reach, and `b` was packed for them.
+#[inline(always)]
+unsafe fn run_on_packed<V: Vector>(
+    product: &StridedProduct,
+    a: &[f32],
+    b: &PackedRight,
+    c: &mut [f32],
+    scratch: &mut Scratch,
+) {
+    let axes = [product.m, product.n, product.k];
+    product.each(
+        #[inline(always)]
+        |[a_first, _, c_first], adds| {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let (a, c) = (a.as_ptr().add(a_first), c.as_mut_ptr().add(c_first));
+                tile::multiply::<V>(axes, a, Right::Packed(b.values.as_ptr()), c, adds, scratch);
             }
         },
     );

@@ -27,40 +27,98 @@ pub(super) struct Scratch {
     tiles: Vec<(usize, usize)>,
 }
 
+/// The right operand: where it lies, or packed by [`pack`].
+#[derive(Clone, Copy)]
+pub(super) enum Right {
+    Strided(*const f32),
+    Packed(*const f32),
+}
+
+/// The parts of the right operand: terms and columns of each, and blocks of columns of a tile.
+struct Parts {
+    terms: usize,
+    columns: usize,
+    blocks: usize,
+}
+
+impl Parts {
+    #[inline(always)]
+    fn of<V: Vector>([_, n, k]: [Axis; 3]) -> Parts {
+        let blocks = if n.length > BLOCK { V::BLOCKS } else { 1 };
+        let columns = even(n.length, COLUMNS).next_multiple_of(blocks * BLOCK);
+        Parts { terms: even(k.length, terms::<V>()), columns, blocks }
+    }
+}
+
+/// Packs all of the right operand.
+///
 /// # Safety
 ///
-/// The CPU has the instruction set; the operands are as long as the axes reach.
+/// The CPU has the instruction set; the operand is as long as the axes reach.
+#[inline(always)]
+pub(super) unsafe fn pack<V: Vector>(axes: [Axis; 3], b: *const f32, packed: &mut Aligned<f32>) {
+    let [_, n, k] = axes;
+    let Parts { terms, columns, blocks } = Parts::of::<V>(axes);
+    packed.reserve(k.length * n.length.next_multiple_of(blocks * BLOCK) + SLACK);
+    let mut done = 0;
+    for first_term in (0..k.length).step_by(terms) {
+        let terms = terms.min(k.length - first_term);
+        for first_column in (0..n.length).step_by(columns) {
+            let count = columns.min(n.length - first_column);
+            // SAFETY: all of these are places in the operand, and what is packed is as long as all parts.
+            unsafe {
+                let first = b.add(first_column * n.strides[1] + first_term * k.strides[1]);
+                let part = Rows { first, count, terms, row: n.strides[1], term: k.strides[1] };
+                part.pack::<V>(blocks * BLOCK, packed.as_mut_ptr().add(done));
+            }
+            done += count.next_multiple_of(blocks * BLOCK) * terms;
+        }
+    }
+}
+
+/// # Safety
+///
+/// The CPU has the instruction set; the operands are as long as the axes reach; what is packed was packed for these axes.
 #[inline(always)]
 pub(super) unsafe fn multiply<V: Vector>(
-    [m, n, k]: [Axis; 3],
+    axes: [Axis; 3],
     a: *const f32,
-    b: *const f32,
+    b: Right,
     c: *mut f32,
     adds: bool,
     scratch: &mut Scratch,
 ) {
-    let blocks = if n.length > BLOCK { V::BLOCKS } else { 1 };
+    let [m, n, k] = axes;
+    let Parts { terms, columns, blocks } = Parts::of::<V>(axes);
     let panel = blocks * BLOCK;
-    let terms = even(k.length, terms::<V>());
     let rows = even(m.length, ROWS);
-    let columns = even(n.length, COLUMNS).next_multiple_of(panel);
     // Terms side by side are read where they are: packing them takes longer than it saves.
     let reads_rows = k.strides[0] == 1;
     if !reads_rows {
         scratch.a.reserve(rows * terms + SLACK);
     }
-    scratch.b.reserve(columns * terms + SLACK);
+    if matches!(b, Right::Strided(_)) {
+        scratch.b.reserve(columns * terms + SLACK);
+    }
+    let mut done = 0;
     for first_term in (0..k.length).step_by(terms) {
         let terms = terms.min(k.length - first_term);
         let adds = adds || first_term > 0;
         for first_column in (0..n.length).step_by(columns) {
             let some_columns = columns.min(n.length - first_column);
             // SAFETY: all of these are places in the operand.
-            unsafe {
-                let b = b.add(first_column * n.strides[1] + first_term * k.strides[1]);
-                let part = Rows { first: b, count: some_columns, terms, row: n.strides[1], term: k.strides[1] };
-                part.pack::<V>(panel, scratch.b.as_mut_ptr());
-            }
+            let b = unsafe {
+                match b {
+                    Right::Packed(b) => b.add(done),
+                    Right::Strided(b) => {
+                        let first = b.add(first_column * n.strides[1] + first_term * k.strides[1]);
+                        let part = Rows { first, count: some_columns, terms, row: n.strides[1], term: k.strides[1] };
+                        part.pack::<V>(panel, scratch.b.as_mut_ptr());
+                        scratch.b.as_ptr()
+                    }
+                }
+            };
+            done += some_columns.next_multiple_of(panel) * terms;
             for first_row in (0..m.length).step_by(rows) {
                 tiles::<V>(rows.min(m.length - first_row), blocks, &mut scratch.tiles);
                 // SAFETY: all of these are places in the operands.
@@ -76,7 +134,7 @@ pub(super) unsafe fn multiply<V: Vector>(
                     let c = c.add(first_row * m.strides[2] + first_column * n.strides[2]);
                     for column in (0..some_columns).step_by(panel) {
                         let columns = panel.min(some_columns - column);
-                        let b = scratch.b.as_ptr().add(column * terms);
+                        let b = b.add(column * terms);
                         for &(row, tile_rows) in &scratch.tiles {
                             let a = if reads_rows {
                                 a.add(row * m.strides[0])

@@ -152,6 +152,11 @@ proptest! {
             let product = StridedProduct::new(isa, axis(0), axis(1), axis(2), axis(3));
             let mut c = vec![9f32; reach[2]];
             product.run(&a, &b, &mut c);
+            if let Some(packed) = product.pack(&b) {
+                let mut same = vec![9f32; reach[2]];
+                product.run_packed(&a, &packed, &mut same);
+                prop_assert_eq!(&same, &c, "{:?} of packed", isa);
+            }
             let mut is_written = vec![false; c.len()];
             for place in 0..lengths[0] * m * n {
                 let at = [place / n / m, place / n % m, place % n, 0];
