@@ -7,7 +7,7 @@ use super::{Judged, Recipe, failed};
 use crate::ir::{Model, Tensor, ValueId};
 use crate::measure::Pairing;
 use crate::pass::{Context, PassError};
-use crate::runtime::samples_of_a_run;
+use crate::runtime::samples_of_an_answer;
 use crate::train::joint::logits;
 use crate::train::lessons::{Answer, ask, entropy, soften};
 use crate::train::{Goal, Lessons, Loss, Target};
@@ -77,7 +77,7 @@ pub(super) fn lesson(recipe: &Recipe, student: &mut Model, cx: &mut Context) -> 
     let mut answers: Vec<Option<Answer>> = match asked.is_empty() {
         true => Vec::new(),
         false => {
-            let together = samples_of_a_run(&teacher, &samples[1]).min(MOST);
+            let together = samples_of_an_answer(&teacher, &samples[1]).min(MOST);
             let inputs = |index: usize| to_teacher.inputs(&data.sample(index));
             ask(&teacher, &asked, together, data.len(), inputs).map_err(failed)?.into_iter().map(Some).collect()
         }

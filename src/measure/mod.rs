@@ -29,7 +29,7 @@ use serde::Serialize;
 use crate::analysis::FixedSizes;
 use crate::data::{Dataset, Source, synthesize};
 use crate::ir::{Model, Tensor};
-use crate::runtime::{Execution, Runner, RuntimeError, Together, samples_of_a_run};
+use crate::runtime::{Execution, Runner, RuntimeError, Together, samples_of_an_answer};
 
 pub use accuracy::{Accuracy, Metric};
 pub use agreement::{Closeness, OutputAgreement};
@@ -254,7 +254,7 @@ pub fn check(original: &Model, small: &Model, inputs: Inputs, options: Options) 
 /// How many samples the check asks `model` of in one run.
 fn samples_together(model: &Model, data: &Dataset) -> usize {
     let most = MOST_TOGETHER.min(data.len() / FEWEST_RUNS);
-    if most < 2 { 1 } else { samples_of_a_run(model, &data.sample(0)).min(most) }
+    if most < 2 { 1 } else { samples_of_an_answer(model, &data.sample(0)).min(most) }
 }
 
 /// What one sample says.

@@ -54,7 +54,7 @@ pub use int8::{Execution, in_integers, is_quantized};
 pub use profile::NodeTime;
 pub use runner::Runner;
 pub use shared::Shared;
-pub use together::{Together, samples_of_a_run};
+pub use together::{Together, samples_of_a_run, samples_of_an_answer};
 
 /// Whether constants may be folded through the operator: what tract computes is what ONNX defines.
 pub fn is_foldable(domain: &str, op: &str) -> bool {

@@ -15,9 +15,22 @@ const RUN: u64 = 4_000_000;
 /// The multiply-accumulates that one weight of a run is worth: it is packed twice, and its gradient is moved.
 const MOVE: u64 = 800;
 
-/// How many samples are worth a run of `model`, if they can be stacked: from sizes alone, so that results do not depend on
-/// the machine.
+/// Samples of a run whose weights were packed before: what more of them compute no longer stays in the cache.
+const FEW: u64 = 4;
+
+/// How many samples are worth a step of training `model`, if they can be stacked: from sizes alone, so that results do not
+/// depend on the machine.
 pub fn samples_of_a_run(model: &Model, sample: &[Tensor]) -> usize {
+    worth(model, sample, |cost| RUN.max(MOVE * cost.parameters))
+}
+
+/// How many samples are worth a run of `model` with constant weights.
+pub fn samples_of_an_answer(model: &Model, sample: &[Tensor]) -> usize {
+    worth(model, sample, |cost| RUN.max(MOVE * cost.parameters).min(RUN.max(FEW * cost.macs)))
+}
+
+/// As many samples as together take so many multiply-accumulates.
+fn worth(model: &Model, sample: &[Tensor], of_a_run: impl FnOnce(&Cost) -> u64) -> usize {
     if !can_stack_samples(model, sample) {
         return 1;
     }
@@ -25,8 +38,7 @@ pub fn samples_of_a_run(model: &Model, sample: &[Tensor]) -> usize {
     let sizes =
         FixedSizes { inputs: inputs.map(|(&input, x)| (input, x.shape().to_vec())).collect(), ..Default::default() };
     let cost = Cost::of(model, &Shapes::infer_with(model, &sizes));
-    let worth = RUN.max(MOVE * cost.parameters);
-    (worth / cost.macs.max(1)).max(1) as usize
+    (of_a_run(&cost) / cost.macs.max(1)).max(1) as usize
 }
 
 /// A model with the number of samples that one run of it takes.
