@@ -13,7 +13,7 @@ use super::aligned::Aligned;
 use super::blocked::isa::dispatch;
 use super::blocked::vector::Vector;
 use super::blocked::{BLOCK, FloatIsa};
-use tile::{Right, Scratch};
+use tile::{Right, Scratch, pack};
 
 thread_local!(static SCRATCH: Cell<Scratch> = Cell::default());
 
@@ -69,12 +69,7 @@ impl StridedProduct {
         if self.isa == FloatIsa::Portable {
             return self.run_elsewhere(a, b, c);
         }
-        let mut scratch = SCRATCH.take();
-        let (product, scratch_of_call) = (self, &mut scratch);
-        dispatch!(self.isa, run, (
-            product: &StridedProduct, a: &[f32], b: &[f32], c: &mut [f32], scratch_of_call: &mut Scratch,
-        ));
-        SCRATCH.set(scratch);
+        self.multiply(a, Right::Strided(b.as_ptr()), c);
     }
 
     /// The right operand as tiles read it, once for many runs. None where it is more than one matrix, or where tiles lie
@@ -86,8 +81,8 @@ impl StridedProduct {
             return None;
         }
         let mut packed = PackedRight { values: Aligned::default(), isa: self.isa, axes: [self.n, self.k] };
-        let (axes, to) = ([self.m, self.n, self.k], &mut packed.values);
-        dispatch!(self.isa, pack, (axes: [Axis; 3], b: &[f32], to: &mut Aligned<f32>));
+        let (axes, b, to) = ([self.m, self.n, self.k], b.as_ptr(), &mut packed.values);
+        dispatch!(self.isa, pack, (axes: [Axis; 3], b: *const f32, to: &mut Aligned<f32>));
         Some(packed)
     }
 
@@ -95,10 +90,15 @@ impl StridedProduct {
     pub fn run_packed(&self, a: &[f32], b: &PackedRight, c: &mut [f32]) {
         assert!(self.reach(0) < a.len() && self.reach(2) < c.len(), "the product reaches beyond its operands");
         assert!((b.isa, b.axes) == (self.isa, [self.n, self.k]), "packed for another product");
+        self.multiply(a, Right::Packed(b.values.as_ptr()), c);
+    }
+
+    /// Operands are as long as all axes reach, and what is packed was packed for these.
+    fn multiply(&self, a: &[f32], b: Right, c: &mut [f32]) {
         let mut scratch = SCRATCH.take();
         let (product, scratch_of_call) = (self, &mut scratch);
-        dispatch!(self.isa, run_on_packed, (
-            product: &StridedProduct, a: &[f32], b: &PackedRight, c: &mut [f32], scratch_of_call: &mut Scratch,
+        dispatch!(self.isa, run, (
+            product: &StridedProduct, a: &[f32], b: Right, c: &mut [f32], scratch_of_call: &mut Scratch,
         ));
         SCRATCH.set(scratch);
     }
@@ -204,9 +204,9 @@ fn place(axes: &[Axis], index: usize) -> [usize; 3] {
 
 /// # Safety
 ///
-/// The CPU has the instruction set; the operands are as long as all axes reach.
+/// The CPU has the instruction set; the operands are as long as all axes reach, and what is packed was packed for them.
 #[inline(always)]
-unsafe fn run<V: Vector>(product: &StridedProduct, a: &[f32], b: &[f32], c: &mut [f32], scratch: &mut Scratch) {
+unsafe fn run<V: Vector>(product: &StridedProduct, a: &[f32], b: Right, c: &mut [f32], scratch: &mut Scratch) {
     let [m, n, k] = [product.m, product.n, product.k];
     let swapped = |Axis { length, strides: [a, b, c] }: Axis| Axis { length, strides: [b, a, c] };
     let is_swapped = product.is_swapped();
@@ -216,42 +216,14 @@ unsafe fn run<V: Vector>(product: &StridedProduct, a: &[f32], b: &[f32], c: &mut
         |[a_first, b_first, c_first], adds| {
             // SAFETY: the caller's promise.
             unsafe {
-                let (a, b, c) = (a.as_ptr().add(a_first), b.as_ptr().add(b_first), c.as_mut_ptr().add(c_first));
-                let (a, b) = if is_swapped { (b, a) } else { (a, b) };
-                tile::multiply::<V>(axes, a, Right::Strided(b), c, adds, scratch);
-            }
-        },
-    );
-}
-
-/// # Safety
-///
-/// The CPU has the instruction set; the operand is as long as the axes reach.
-#[inline(always)]
-unsafe fn pack<V: Vector>(axes: [Axis; 3], b: &[f32], to: &mut Aligned<f32>) {
-    // SAFETY: the caller's promise.
-    unsafe { tile::pack::<V>(axes, b.as_ptr(), to) }
-}
-
-/// # Safety
-///
-/// The CPU has the instruction set; the operands are as long as all axes reach, and `b` was packed for them.
-#[inline(always)]
-unsafe fn run_on_packed<V: Vector>(
-    product: &StridedProduct,
-    a: &[f32],
-    b: &PackedRight,
-    c: &mut [f32],
-    scratch: &mut Scratch,
-) {
-    let axes = [product.m, product.n, product.k];
-    product.each(
-        #[inline(always)]
-        |[a_first, _, c_first], adds| {
-            // SAFETY: the caller's promise.
-            unsafe {
                 let (a, c) = (a.as_ptr().add(a_first), c.as_mut_ptr().add(c_first));
-                tile::multiply::<V>(axes, a, Right::Packed(b.values.as_ptr()), c, adds, scratch);
+                // What is packed is one matrix for all of `a`, and not swapped.
+                let (a, b) = match b {
+                    Right::Strided(b) if is_swapped => (b.add(b_first), Right::Strided(a)),
+                    Right::Strided(b) => (a, Right::Strided(b.add(b_first))),
+                    Right::Packed(_) => (a, b),
+                };
+                tile::multiply::<V>(axes, a, b, c, adds, scratch);
             }
         },
     );

@@ -68,8 +68,7 @@ pub(super) unsafe fn pack<V: Vector>(axes: [Axis; 3], b: *const f32, packed: &mu
             // SAFETY: all of these are places in the operand, and what is packed is as long as all parts.
             unsafe {
                 let first = b.add(first_column * n.strides[1] + first_term * k.strides[1]);
-                let part = Rows { first, count, terms, row: n.strides[1], term: k.strides[1] };
-                part.pack::<V>(blocks * BLOCK, packed.as_mut_ptr().add(done));
+                columns_of(axes, first, count, terms).pack::<V>(blocks * BLOCK, packed.as_mut_ptr().add(done));
             }
             done += count.next_multiple_of(blocks * BLOCK) * terms;
         }
@@ -112,8 +111,7 @@ pub(super) unsafe fn multiply<V: Vector>(
                     Right::Packed(b) => b.add(done),
                     Right::Strided(b) => {
                         let first = b.add(first_column * n.strides[1] + first_term * k.strides[1]);
-                        let part = Rows { first, count: some_columns, terms, row: n.strides[1], term: k.strides[1] };
-                        part.pack::<V>(panel, scratch.b.as_mut_ptr());
+                        columns_of(axes, first, some_columns, terms).pack::<V>(panel, scratch.b.as_mut_ptr());
                         scratch.b.as_ptr()
                     }
                 }
@@ -160,6 +158,11 @@ pub(super) unsafe fn multiply<V: Vector>(
             }
         }
     }
+}
+
+/// Some columns of the right operand, as rows to be packed.
+fn columns_of([_, n, k]: [Axis; 3], first: *const f32, count: usize, terms: usize) -> Rows {
+    Rows { first, count, terms, row: n.strides[1], term: k.strides[1] }
 }
 
 /// The length of even parts, of at most `most`.
