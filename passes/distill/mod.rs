@@ -25,7 +25,7 @@ pub const INFO: PassInfo =
 /// where CE is the cross entropy and T the temperature; other outputs by their mean square error. A part of the samples is
 /// held back, and the weights of the epoch that was best on them are kept. `hints` and `attention` also teach what lies inside
 /// of the teacher. Samples may be changed at random each time; what the teacher says of them is what it says of the unchanged
-/// ones.
+/// ones, but for `copies`.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 struct Distill {
@@ -109,6 +109,13 @@ struct Distill {
     /// What stands for hidden tokens: in vocabularies of BERT, [MASK] is 103.
     mask_token: Option<i64>,
 
+    /// The share of samples that go on as another one, from some place in their sequence on; only with `copies`.
+    splice_tokens: f64,
+
+    /// How many changed copies of each sample are learned from besides it. What the teacher says of each is what it says of the
+    /// changed one, and they are the same in all epochs. With 0, samples are changed anew in each epoch.
+    copies: usize,
+
     /// Mixes each sample with another one, in shares of the distribution Beta(mixup, mixup); with 0 none.
     mixup: f64,
 
@@ -181,6 +188,8 @@ impl Default for Distill {
             cutout: Changes::NONE.cutout,
             mask_tokens: Changes::NONE.mask_tokens,
             mask_token: Changes::NONE.mask_token,
+            splice_tokens: Changes::NONE.splice_tokens,
+            copies: 0,
             mixup: Changes::NONE.mixup,
             validation: 0.1,
             patience: 0,
@@ -204,6 +213,15 @@ impl Distill {
         refuse_unless(self.attention_weight > 0.0, "`attention-weight` is not above 0")?;
         refuse_unless(self.clip.is_none_or(|limit| limit > 0.0), "`clip` is not above 0")?;
         self.objective().check()?;
+        refuse_unless(
+            self.copies == 0 || self.changes() != Changes::NONE,
+            "`copies` wants changes: `shift`, `crop`, `flip`, `cutout`, `mask-tokens` or `splice-tokens`",
+        )?;
+        refuse_unless(self.copies == 0 || self.mixup == 0.0, "`mixup` mixes anew in each epoch: it has no `copies`")?;
+        refuse_unless(
+            self.copies > 0 || self.splice_tokens == 0.0,
+            "`splice-tokens` wants `copies`: the teacher is asked what becomes of samples",
+        )?;
         self.changes().check()
     }
 
@@ -226,6 +244,7 @@ impl Distill {
             cutout: self.cutout,
             mask_tokens: self.mask_tokens,
             mask_token: self.mask_token,
+            splice_tokens: self.splice_tokens,
             mixup: self.mixup,
         }
     }
@@ -238,6 +257,7 @@ impl Distill {
             objective: self.objective(),
             hints: hints.chain(attention).collect(),
             changes: self.changes(),
+            copies: self.copies,
             validation: self.validation,
             keeps_zeros: self.keep_zeros,
             batch_statistics: self.normalization == Normalization::Batch,

@@ -424,6 +424,7 @@ impl Quantize {
             objective: self.objective(),
             hints: Vec::new(),
             changes: Changes::NONE,
+            copies: 0,
             validation: self.validation,
             batch_statistics: false,
             keeps_zeros: false,

@@ -4,7 +4,7 @@ use crate::ir::op::{Cast, Gather, Identity};
 use crate::ir::{DType, Model, Tensor, Use, ValueId};
 use crate::pass::{PassError, refuse_unless};
 use crate::train::Augmentation;
-use crate::train::augment::Masking;
+use crate::train::augment::{Masking, Splicing};
 
 /// What may become of samples, as options say it.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,12 +15,21 @@ pub(in crate::passes) struct Changes {
     pub cutout: usize,
     pub mask_tokens: f64,
     pub mask_token: Option<i64>,
+    pub splice_tokens: f64,
     pub mixup: f64,
 }
 
 impl Changes {
-    pub const NONE: Changes =
-        Changes { shift: 0, crop: 1.0, flip: false, cutout: 0, mask_tokens: 0.0, mask_token: None, mixup: 0.0 };
+    pub const NONE: Changes = Changes {
+        shift: 0,
+        crop: 1.0,
+        flip: false,
+        cutout: 0,
+        mask_tokens: 0.0,
+        mask_token: None,
+        splice_tokens: 0.0,
+        mixup: 0.0,
+    };
 
     /// Refuses numbers that mean nothing.
     pub fn check(&self) -> Result<(), PassError> {
@@ -30,6 +39,7 @@ impl Changes {
             (self.mask_tokens > 0.0) == self.mask_token.is_some(),
             "`mask-tokens` and `mask-token` go together: how many tokens are hidden, and what stands for them",
         )?;
+        refuse_unless((0.0..=1.0).contains(&self.splice_tokens), "`splice-tokens` is a share from 0 to 1")?;
         refuse_unless((0.0..=1.0).contains(&self.mixup), "`mixup` is from 0 to 1")
     }
 
@@ -63,12 +73,25 @@ impl Changes {
                 Some(Masking { inputs: tokens, share: self.mask_tokens, token })
             }
         };
+        let splicing = match self.splice_tokens > 0.0 {
+            true => Some(Splicing { inputs: sequences(model, inputs, sample)?, share: self.splice_tokens }),
+            false => None,
+        };
         let is_float = sample.iter().all(|tensor| tensor.dtype() == DType::F32);
         refuse_unless(self.mixup == 0.0 || is_float, "`mixup` mixes floats, and an input has another type")?;
-        let partners = if self.mixup > 0.0 { learned.to_vec() } else { Vec::new() };
+        let partners = if self.mixup > 0.0 || splicing.is_some() { learned.to_vec() } else { Vec::new() };
         let Changes { shift, crop, flip, cutout, mixup, .. } = *self;
-        Ok(Some(Augmentation { seed, images, shift, crop, flip, cutout, masking, mixup, partners }))
+        Ok(Some(Augmentation { seed, images, shift, crop, flip, cutout, masking, splicing, mixup, partners }))
     }
+}
+
+/// The inputs that are tokens, and those of integers of the same shape, which say something of each: a mask, say.
+fn sequences(model: &Model, inputs: &[ValueId], sample: &[Tensor]) -> Result<Vec<usize>, PassError> {
+    let Some(tokens) = (0..sample.len()).find(|&place| chooses_rows(model, inputs[place])) else {
+        return Err(PassError("`splice-tokens` splices tokens, and no input chooses rows of a table".into()));
+    };
+    let goes_along = |tensor: &Tensor| tensor.shape() == sample[tokens].shape() && tensor.ints().is_some();
+    Ok((0..sample.len()).filter(|&place| goes_along(&sample[place])).collect())
 }
 
 /// Whether elements of `value` are places in a constant table: tokens and their embeddings. A table of integers is a map to

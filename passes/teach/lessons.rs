@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::copies::Samples;
 use super::hints::Scaffold;
-use super::{Judged, Recipe, failed};
+use super::{Judged, Recipe, failed, split};
 use crate::ir::{Model, Tensor, ValueId};
 use crate::measure::Pairing;
 use crate::pass::{Context, PassError};
@@ -21,6 +22,9 @@ pub(super) struct Lesson {
     pub goals: Vec<Goal>,
     /// What was added to the student to be taken off again.
     pub scaffold: Scaffold,
+    /// The samples that are held back, and those that are learned from.
+    pub judged: Vec<usize>,
+    pub learned: Vec<usize>,
 }
 
 pub(super) fn lesson(recipe: &Recipe, student: &mut Model, cx: &mut Context) -> Result<Lesson, PassError> {
@@ -34,7 +38,10 @@ pub(super) fn lesson(recipe: &Recipe, student: &mut Model, cx: &mut Context) -> 
         Pairing::of(&original, to).map_err(|error| PassError(format!("the {what} does not fit the original: {error}")))
     };
     let (to_student, to_teacher) = (pairs(student, "student")?, pairs(&teacher, "teacher")?);
-    let inputs: Vec<Vec<Tensor>> = (0..data.len()).map(|index| to_student.inputs(&data.sample(index))).collect();
+    let [judged, mut learned] = split(data.len(), recipe.validation, cx.seed);
+    let all = Samples::new(&data, &original, &recipe.changes, recipe.copies, &learned, cx.seed)?;
+    learned.extend(data.len()..all.inputs.len());
+    let inputs: Vec<Vec<Tensor>> = all.inputs.iter().map(|sample| to_student.inputs(sample)).collect();
 
     // Outputs in the order of the original.
     let of = |model: &Model, pairing: &Pairing| -> Vec<ValueId> {
@@ -78,8 +85,8 @@ pub(super) fn lesson(recipe: &Recipe, student: &mut Model, cx: &mut Context) -> 
         true => Vec::new(),
         false => {
             let together = samples_of_an_answer(&teacher, &samples[1]).min(MOST);
-            let inputs = |index: usize| to_teacher.inputs(&data.sample(index));
-            ask(&teacher, &asked, together, data.len(), inputs).map_err(failed)?.into_iter().map(Some).collect()
+            let inputs = |index: usize| to_teacher.inputs(&all.inputs[index]);
+            ask(&teacher, &asked, together, all.inputs.len(), inputs).map_err(failed)?.into_iter().map(Some).collect()
         }
     };
     let of_hints = answers.split_off(asked_outputs.len());
@@ -88,12 +95,12 @@ pub(super) fn lesson(recipe: &Recipe, student: &mut Model, cx: &mut Context) -> 
     let targets = answers.into_iter().chain(of_hints).enumerate().map(|(index, answer)| Target {
         teacher: answer.map(|answer| answer.elements),
         // Labels are those of the first output.
-        labels: if index == 0 && is_classes { data.classes().map(|classes| classes.concat()) } else { None },
+        labels: if index == 0 && is_classes { all.labels.as_ref().map(|labels| labels.concat()) } else { None },
         smoothing: objective.label_smoothing as f32,
     });
     let targets = targets.collect();
     let lessons = Lessons { inputs, targets, floor: Vec::new(), rows: data.batch() };
-    Ok(Lesson { lessons, goals, scaffold })
+    Ok(Lesson { lessons, goals, scaffold, judged, learned })
 }
 
 /// Turns what the teacher says of classes into probabilities, and looks whether all fits values of these shapes, for so many

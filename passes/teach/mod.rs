@@ -3,6 +3,7 @@
 //! back, [changes](augment) the others at random, goes on from checkpoints, and tells of every epoch.
 
 pub(super) mod augment;
+mod copies;
 pub(super) mod hints;
 mod lessons;
 mod matching;
@@ -40,6 +41,8 @@ pub(super) struct Recipe {
     pub objective: Objective,
     pub hints: Vec<Hint>,
     pub changes: Changes,
+    /// The changed copies of each sample; with 0, samples are changed anew in each epoch.
+    pub copies: usize,
     /// The share of samples that is held back to judge epochs.
     pub validation: f64,
     /// Whether normalizations over the batch take mean and variance of the batch.
@@ -111,7 +114,7 @@ pub(super) fn teach(
     cx: &mut Context,
 ) -> Result<(), PassError> {
     let count = trained.len();
-    let Lesson { mut lessons, goals, scaffold } = lesson(recipe, model, cx)?;
+    let Lesson { mut lessons, goals, scaffold, judged, learned } = lesson(recipe, model, cx)?;
     trained.extend(scaffold.weights());
     scaffold.notes.iter().for_each(|note| cx.note(note));
     let sample = lessons.inputs[0].clone();
@@ -132,8 +135,8 @@ pub(super) fn teach(
     if cx.wants_training_graph {
         cx.training_graph = Some(Joint::graph(&plan).map_err(failed)?);
     }
-    let [judged, learned] = split(lessons.inputs.len(), recipe.validation, cx.seed);
-    let augmentation = recipe.changes.augmentation(model, &sample, &learned, cx.seed)?;
+    let changes = if recipe.copies == 0 { &recipe.changes } else { &Changes::NONE };
+    let augmentation = changes.augmentation(model, &sample, &learned, cx.seed)?;
     if augmentation.as_ref().is_some_and(|augmentation| augmentation.mixup > 0.0) {
         // The entropy of what two samples want together is another.
         lessons.floor.clear();

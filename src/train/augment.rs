@@ -3,7 +3,7 @@
 //! Law: what becomes of a sample follows from the seed, the epoch and the sample alone, not from the batch it is in or the
 //! thread that makes it.
 
-use crate::data::Random;
+use crate::data::{Random, cast};
 use crate::ir::{DType, Tensor};
 
 /// How samples are changed. What a teacher says of them and their labels stay, but where samples are mixed.
@@ -21,10 +21,11 @@ pub struct Augmentation {
     /// The side of a square that becomes zeros, in pixels.
     pub cutout: usize,
     pub masking: Option<Masking>,
+    pub splicing: Option<Splicing>,
     /// λ·a + (1 - λ)·b of two samples and of what is wanted of them, where λ is of the distribution Beta(α, α) and at least a
     /// half (Zhang and others, 2018); 0 mixes nothing. α is at most 1.
     pub mixup: f64,
-    /// The samples that others are mixed with.
+    /// The samples that others are mixed or spliced with.
     pub partners: Vec<usize>,
 }
 
@@ -39,9 +40,20 @@ pub struct Masking {
     pub token: i64,
 }
 
+/// Sequences that go on as another sample's do, from some place on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Splicing {
+    /// The inputs that go together, by their place: tokens, and what there is of each. Their last axis is the sequence.
+    pub inputs: Vec<usize>,
+    /// The share of samples that this is done to.
+    pub share: f64,
+}
+
 /// A sample as it is learned from in one epoch.
 pub struct Drawn {
     pub inputs: Vec<Tensor>,
+    /// Whether it is spliced: no label is known of it.
+    pub is_spliced: bool,
     /// The sample that it is mixed with, and the share of that.
     pub mixed: Option<(usize, f32)>,
 }
@@ -53,7 +65,8 @@ impl Augmentation {
     /// Sample `index` in `epoch`; `sample` gives the inputs of any.
     pub fn draw<'s>(&self, epoch: usize, index: usize, sample: impl Fn(usize) -> &'s [Tensor]) -> Drawn {
         let mut random = Random::new(self.seed, STREAMS | (epoch as u64) << 32 | index as u64);
-        let mut inputs = self.changed(sample(index), &mut random);
+        let spliced = self.spliced(index, &sample, &mut random);
+        let mut inputs = self.changed(spliced.as_deref().unwrap_or(sample(index)), &mut random);
         let mixed = (self.mixup > 0.0 && !self.partners.is_empty()).then(|| {
             let partner = self.partners[random.below(self.partners.len() as u64) as usize];
             let share = beta(self.mixup, &mut random);
@@ -63,7 +76,29 @@ impl Augmentation {
             let others = self.changed(sample(partner), &mut random);
             inputs = std::iter::zip(&inputs, &others).map(|(a, b)| mix(a, b, share)).collect();
         }
-        Drawn { inputs, mixed }
+        Drawn { inputs, is_spliced: spliced.is_some(), mixed }
+    }
+
+    /// None where nothing is spliced: by chance, or because another sample has other shapes.
+    fn spliced<'s>(
+        &self,
+        index: usize,
+        sample: &impl Fn(usize) -> &'s [Tensor],
+        random: &mut Random,
+    ) -> Option<Vec<Tensor>> {
+        let splicing = self.splicing.as_ref().filter(|_| !self.partners.is_empty())?;
+        if uniform(random) >= splicing.share {
+            return None;
+        }
+        let partner = sample(self.partners[random.below(self.partners.len() as u64) as usize]);
+        let first = sample(index);
+        let length = *first[*splicing.inputs.first()?].shape().last()?;
+        let place = 1 + random.below(length.saturating_sub(1).max(1) as u64) as usize;
+        let mut inputs = first.to_vec();
+        for &input in &splicing.inputs {
+            inputs[input] = splice(&first[input], &partner[input], place)?;
+        }
+        Some(inputs)
     }
 
     fn changed(&self, inputs: &[Tensor], random: &mut Random) -> Vec<Tensor> {
@@ -147,6 +182,18 @@ impl Masking {
     }
 }
 
+/// The first so many elements of each row of `a`, and the others of `b`.
+fn splice(a: &Tensor, b: &Tensor, place: usize) -> Option<Tensor> {
+    let length = *a.shape().last()?;
+    if a.shape() != b.shape() || place >= length {
+        return None;
+    }
+    let (Some(x), Some(y)) = (a.ints(), b.ints()) else { return None };
+    let rows = x.chunks(length).zip(y.chunks(length));
+    let ids = rows.flat_map(|(x, y)| x[..place].iter().chain(&y[place..]).copied());
+    cast(&Tensor::from_vec(a.shape().to_vec(), ids.collect::<Vec<i64>>()), a.dtype()).ok()
+}
+
 /// (1 - share)·a + share·b of floats.
 fn mix(a: &Tensor, b: &Tensor, share: f32) -> Tensor {
     let (Some(x), Some(y)) = (a.floats(), b.floats()) else { return a.clone() };
@@ -189,6 +236,7 @@ mod tests {
             flip: false,
             cutout: 0,
             masking: None,
+            splicing: None,
             mixup: 0.0,
             partners: vec![],
         }
@@ -295,6 +343,44 @@ mod tests {
             let hidden = after.ints().unwrap().iter().filter(|&&id| id == 103).count();
             assert!((900..1100).contains(&hidden), "{hidden}");
         }
+    }
+
+    #[test]
+    fn sequences_go_on_as_those_of_another_sample() {
+        let splicing = Splicing { inputs: vec![0, 1], share: 0.5 };
+        let augmentation = Augmentation { images: vec![], splicing: Some(splicing), partners: vec![1], ..nothing() };
+        let of = |x: i64| {
+            [
+                Tensor::from_vec(vec![1, 8], vec![x; 8]),
+                Tensor::from_vec(vec![1, 8], vec![x as i32; 8]),
+                Tensor::scalar(x),
+            ]
+        };
+        let samples = [of(5), of(7)];
+        let mut places = Vec::new();
+        for epoch in 0..400 {
+            let drawn = augmentation.draw(epoch, 0, |index| &samples[index]);
+            let [tokens, mask, other] = &drawn.inputs[..] else { panic!("an input is missing") };
+            let ids = tokens.ints().unwrap();
+            let place = ids.iter().filter(|&&id| id == 5).count();
+            assert!(ids[..place].iter().all(|&id| id == 5) && mask.dtype() == DType::I32);
+            assert_eq!(mask.ints().unwrap(), ids);
+            assert_eq!(other.ints().unwrap(), [5]);
+            assert_eq!(drawn.is_spliced, place < 8);
+            places.push(place);
+        }
+        let whole = places.iter().filter(|&&place| place == 8).count();
+        assert!((150..250).contains(&whole), "{whole}");
+        assert!((1..8).all(|place| places.contains(&place)) && !places.contains(&0));
+    }
+
+    #[test]
+    fn samples_of_other_lengths_are_not_spliced() {
+        let splicing = Splicing { inputs: vec![0], share: 1.0 };
+        let augmentation = Augmentation { images: vec![], splicing: Some(splicing), partners: vec![1], ..nothing() };
+        let samples = [8, 6].map(|length| [Tensor::from_vec(vec![1, length], vec![3i64; length])]);
+        let drawn = augmentation.draw(0, 0, |index| &samples[index]);
+        assert!(!drawn.is_spliced && drawn.inputs[0].shape() == [1, 8]);
     }
 
     #[test]

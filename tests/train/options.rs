@@ -10,7 +10,7 @@ use onnxshrink::pass::{Context, Pipeline, Verify};
 use onnxshrink::passes;
 use onnxshrink::runtime::Runner;
 
-use super::{distilled, student};
+use super::{distilled, student, trained};
 
 /// Why `distill` with these options does not take the digits; none if it does.
 fn refusal(options: &str) -> Option<String> {
@@ -44,6 +44,10 @@ fn options_that_mean_nothing_are_refused() {
         ("crop=0", "`crop` is a share above 0, up to 1"),
         ("mask-tokens=0.1", "`mask-tokens` and `mask-token` go together"),
         ("mask-tokens=0.1,mask-token=103", "`mask-tokens` hides tokens, and no input chooses rows of a table"),
+        ("copies=2", "`copies` wants changes"),
+        ("copies=2,mixup=0.2", "`mixup` mixes anew in each epoch"),
+        ("splice-tokens=0.5", "`splice-tokens` wants `copies`"),
+        ("splice-tokens=0.5,copies=1", "`splice-tokens` splices tokens, and no input chooses rows of a table"),
         ("average=1", "`average` is a share below 1"),
         ("output-weights=[1,2]", "`output-weights` has 2 numbers, but the model has 1 outputs"),
         ("hints=[\"nothing\"]", "the student computes no value `nothing` to give hints by"),
@@ -77,6 +81,33 @@ fn changed_samples_do_not_depend_on_threads() {
     let one = distilled(&student(), options, 1, |_| {}).bytes;
     assert!(one == distilled(&student(), options, 2, |_| {}).bytes, "the models differ");
     assert!(one != distilled(&student(), "epochs=2,batch-size=8", 2, |_| {}).bytes, "nothing was changed");
+}
+
+#[test]
+fn a_teacher_is_asked_of_copies_as_they_are_changed() {
+    // A model that is its own teacher finds nothing to learn in what the teacher sees, too.
+    let teacher = onnx::read(Path::new("testdata/models/mnist_resdw.onnx")).unwrap().model;
+    let stuck = "epochs=1,batch-size=8,learning-rate=1e-30,weight-decay=0,validation=0,alpha=1,beta=0,shift=4";
+    let loss = |options: &str| {
+        let log = trained(&teacher, &format!("upgrade-opset,distill({stuck}{options})"), 2, |_| {}).log;
+        log[0]["loss"].as_f64().unwrap()
+    };
+    let (unseen, seen) = (loss(""), loss(",copies=2"));
+    assert!(seen.abs() < 1e-4 && unseen > 0.01, "{seen} of copies, {unseen} of what the teacher has not seen");
+}
+
+#[test]
+fn copies_are_learned_from_but_not_held_back() {
+    let options = "epochs=2,batch-size=8,validation=0.25,shift=2";
+    let [alone, with] = ["", ",copies=3"].map(|copies| {
+        let notes = distilled(&student(), &format!("{options}{copies}"), 2, |_| {}).notes;
+        let note = notes.iter().find(|note| note.starts_with("learned from")).unwrap();
+        let numbers: Vec<usize> = note.split([' ', ',', ';', ':']).filter_map(|word| word.parse().ok()).collect();
+        (numbers[0], *numbers.last().unwrap())
+    });
+    assert_eq!(with, (4 * alone.0, alone.1));
+    let of = |threads| distilled(&student(), &format!("{options},copies=3"), threads, |_| {}).bytes;
+    assert!(of(1) == of(2), "the models differ");
 }
 
 /// An embedding of any length has the direction that is wanted.
