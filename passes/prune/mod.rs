@@ -55,7 +55,7 @@ use quantized::in_floats;
 use reconstruct::reconstruct;
 use select::{Amount, Groups, Rules};
 pub use sensitivity::{CutSensitivity, GroupSensitivity};
-use vocabulary::Vocabulary;
+use vocabulary::{Others, Vocabulary};
 pub(super) use weighed::Direction;
 
 pub const INFO: PassInfo = PassInfo::of::<Prune>(
@@ -99,10 +99,13 @@ struct Prune {
     /// gone; without samples, the one that adds least to its stream on random inputs; with `criterion=random` any.
     depth: Option<f64>,
 
-    /// Embedding tables keep the rows of ids that occur so often in the samples, once or more; all other ids share one row. A
-    /// map of ids goes into the model, so that its tokenizer stays as it is. The shared row learns in `distill` where its ids
+    /// Embedding tables keep the rows of ids that occur so often in the samples, once or more; all other ids share one row, or
+    /// are looked up as the most like (`others=nearest`). A map of ids goes into the model, so that its tokenizer stays as it is. The shared row learns in `distill` where its ids
     /// occur: with 2, from those that occur once, or as what hides tokens (`mask-token`).
     vocabulary: Option<u64>,
+
+    /// What ids are looked up as that have no row of their own, with `vocabulary`.
+    others: Others,
 
     /// The id whose row the others share ([UNK], say); if none is given, it is the mean of theirs.
     unknown: Option<usize>,
@@ -178,6 +181,7 @@ impl Default for Prune {
             latency_table: None,
             depth: None,
             vocabulary: None,
+            others: Others::default(),
             unknown: None,
             schedule: Schedule::default(),
             until: None,
@@ -263,7 +267,7 @@ impl Prune {
     fn share_rows(&self, model: &mut Model, least: u64, cx: &mut Context) -> Result<(), PassError> {
         let samples = Prune::inputs(Prune::all_data(cx)?, model, cx)?;
         let keep = globs(&self.keep, "keep")?;
-        let vocabulary = Vocabulary { least, unknown: self.unknown };
+        let vocabulary = Vocabulary { least, unknown: self.unknown, others: self.others };
         vocabulary.apply(model, &samples, |model, lookup| is_named(model, lookup, &keep), cx)
     }
 
@@ -408,6 +412,10 @@ impl Pass for Prune {
         refuse_unless(
             self.unknown.is_none() || self.vocabulary.is_some(),
             "`unknown` is for a `vocabulary` that is pruned",
+        )?;
+        refuse_unless(
+            self.others == Others::Share || self.vocabulary.is_some() && self.unknown.is_none(),
+            "`others=nearest` is for a `vocabulary` that is pruned, and instead of `unknown`",
         )?;
         refuse_unless(self.samples > 0, "`samples` is 0")?;
         refuse_unless(

@@ -1,13 +1,16 @@
-//! Rows of embedding tables: those whose ids occur in samples stay, and all others share one.
+//! Rows of embedding tables: those whose ids occur in samples stay, and all others share one or go to the nearest.
 //!
 //! A map from ids to the rows that are left goes into the graph before each lookup, so that what makes the ids, a tokenizer,
 //! stays as it is. Where the ids are not those of an input, positions say, nothing is known of what will occur: such tables
 //! keep their rows.
 //!
-//! Law: an id whose row is kept is looked up as before; any other gets the shared row.
+//! Law: an id whose row is kept is looked up as before; any other gets the shared row, or the kept one that is nearest to its own.
 
 use bytes::BytesMut;
-use ndarray::Array1;
+use ndarray::{Array1, ArrayView2, Axis};
+use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::data::required_inputs;
 use crate::ir::op::{Cast, Clip, Gather};
@@ -25,7 +28,23 @@ pub struct Vocabulary {
     pub least: u64,
     /// The id whose row all others share; without one it is the mean of their rows.
     pub unknown: Option<usize>,
+    pub others: Others,
 }
+
+/// What ids are looked up as that have no row of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Others {
+    /// All as one row.
+    #[default]
+    Share,
+    /// Each as the id that is left whose row has the direction most like its own (cosine): words as words of their meaning. Tables
+    /// that were trained on more than these samples lose the least so.
+    Nearest,
+}
+
+/// Rows that are compared with all others in one product.
+const COMPARED: usize = 256;
 
 /// A table, and the lookups in it.
 struct Table {
@@ -66,7 +85,7 @@ impl Vocabulary {
                 continue;
             }
             let stays = self.stays(model, &table, samples)?;
-            match share(model, &table, &stays, self.unknown) {
+            match self.share(model, &table, &stays) {
                 Ok(note) => cx.note(note),
                 Err(miss) => {
                     cx.missed("table", first, miss);
@@ -106,6 +125,81 @@ impl Vocabulary {
             return Err(PassError(format!("no id of `{name}` occurs {} times in the samples", self.least)));
         }
         Ok(stays)
+    }
+
+    /// Lets a table keep some rows, and its lookups find them. What there is to tell of it.
+    fn share(&self, model: &mut Model, table: &Table, stays: &[bool]) -> Match<String> {
+        let tensor = model.constant(table.value).expect("tables are constants").clone();
+        let (rows, each) = (stays.len(), tensor.byte_len() / stays.len());
+        let kept: Vec<usize> = (0..rows).filter(|&row| stays[row]).collect();
+        let adds_one = self.others == Others::Share && self.unknown.is_none();
+        let left = kept.len() + usize::from(adds_one);
+        let dtype = match left {
+            ..=0x100 => DType::U8,
+            0x101..=0x1_0000 => DType::U16,
+            _ => DType::I32,
+        };
+        let map_bytes = rows * dtype.bits() / 8;
+        if rows.saturating_sub(left) * each <= map_bytes + OVERHEAD_BYTES {
+            return Err(Miss("a map of its ids takes more than the rows that would go"));
+        }
+        let place = |row: usize| kept.binary_search(&row);
+        let others = match (self.others, self.unknown) {
+            (Others::Nearest, _) => nearest(&tensor, stays),
+            (Others::Share, None) => vec![kept.len(); rows - kept.len()],
+            (Others::Share, Some(unknown)) => vec![place(unknown).expect("it is kept"); rows - kept.len()],
+        };
+        let mut others = others.into_iter();
+        let of = |row: usize| place(row).unwrap_or_else(|_| others.next().expect("each row that goes has another"));
+        let places: Vec<usize> = (0..rows).map(of).collect();
+        let map = match dtype {
+            DType::U8 => Tensor::from_vec(vec![rows], places.iter().map(|&place| place as u8).collect()),
+            DType::U16 => Tensor::from_vec(vec![rows], places.iter().map(|&place| place as u16).collect()),
+            _ => Tensor::from_vec(vec![rows], places.iter().map(|&place| place as i32).collect()),
+        };
+
+        let old = tensor.bytes().expect("floats are bytes");
+        let mut bytes = BytesMut::with_capacity(left * each);
+        kept.iter().for_each(|&row| bytes.extend_from_slice(&old[row * each..][..each]));
+        if adds_one {
+            bytes.extend_from_slice(mean_of_others(&tensor, stays).bytes().expect("floats are bytes"));
+        }
+        let mut shape = tensor.shape().to_vec();
+        shape[0] = left;
+        let new = Tensor::new(tensor.dtype(), shape, bytes.freeze()).expect("rows were counted");
+
+        let name = model.value(table.value).name.clone();
+        let note = format!(
+            "`{name}`: {} of {rows} rows stay, {} {}; {} -> {} bytes, with the map of ids",
+            kept.len(),
+            rows - kept.len(),
+            if self.others == Others::Nearest { "go to the nearest of them" } else { "share one" },
+            tensor.byte_len(),
+            new.byte_len() + map_bytes,
+        );
+        model.set_constant(table.value, new);
+        let map = model.add_constant(model.main, &format!("{name}.rows"), map);
+        let mut mapped: Vec<(ValueId, ValueId)> = Vec::new();
+        for &Lookup { node, indices, .. } in &table.lookups {
+            let known = mapped.iter().find(|(ids, _)| *ids == indices).map(|&(_, places)| places);
+            let places = known.unwrap_or_else(|| {
+                let lookup = Gather { data: map, indices, axis: 0 };
+                let places = model.insert_before(node, lookup, &format!("{name}.row"));
+                match dtype {
+                    DType::I32 => places,
+                    _ => {
+                        let to = DType::I32.code().into();
+                        let cast = Cast { x: places, round_mode: "up".into(), saturate: 1, to };
+                        model.insert_before(node, cast, &format!("{name}.index"))
+                    }
+                }
+            });
+            if known.is_none() {
+                mapped.push((indices, places));
+            }
+            model.set_input(node, 1, Some(places));
+        }
+        Ok(note)
     }
 }
 
@@ -181,71 +275,31 @@ fn readable(model: &Model, table: &Table) -> Match<()> {
     }
 }
 
-/// Lets a table keep some rows, and its lookups find them. What there is to tell of it.
-fn share(model: &mut Model, table: &Table, stays: &[bool], unknown: Option<usize>) -> Match<String> {
-    let tensor = model.constant(table.value).expect("tables are constants").clone();
-    let (rows, each) = (stays.len(), tensor.byte_len() / stays.len());
-    let kept: Vec<usize> = (0..rows).filter(|&row| stays[row]).collect();
-    let left = kept.len() + usize::from(unknown.is_none());
-    let dtype = match left {
-        ..=0x100 => DType::U8,
-        0x101..=0x1_0000 => DType::U16,
-        _ => DType::I32,
-    };
-    let map_bytes = rows * dtype.bits() / 8;
-    if rows.saturating_sub(left) * each <= map_bytes + OVERHEAD_BYTES {
-        return Err(Miss("a map of its ids takes more than the rows that would go"));
-    }
-    let place = |row: usize| kept.binary_search(&row);
-    let others = unknown.map_or(kept.len(), |unknown| place(unknown).expect("the row of `unknown` is kept"));
-    let places: Vec<usize> = (0..rows).map(|row| place(row).unwrap_or(others)).collect();
-    let map = match dtype {
-        DType::U8 => Tensor::from_vec(vec![rows], places.iter().map(|&place| place as u8).collect()),
-        DType::U16 => Tensor::from_vec(vec![rows], places.iter().map(|&place| place as u16).collect()),
-        _ => Tensor::from_vec(vec![rows], places.iter().map(|&place| place as i32).collect()),
-    };
-
-    let old = tensor.bytes().expect("floats are bytes");
-    let mut bytes = BytesMut::with_capacity(left * each);
-    kept.iter().for_each(|&row| bytes.extend_from_slice(&old[row * each..][..each]));
-    if unknown.is_none() {
-        bytes.extend_from_slice(mean_of_others(&tensor, stays).bytes().expect("floats are bytes"));
-    }
-    let mut shape = tensor.shape().to_vec();
-    shape[0] = left;
-    let new = Tensor::new(tensor.dtype(), shape, bytes.freeze()).expect("rows were counted");
-
-    let name = model.value(table.value).name.clone();
-    let note = format!(
-        "`{name}`: {} of {rows} rows stay, {} share one; {} -> {} bytes, with the map of ids",
-        kept.len(),
-        rows - kept.len(),
-        tensor.byte_len(),
-        new.byte_len() + map_bytes,
-    );
-    model.set_constant(table.value, new);
-    let map = model.add_constant(model.main, &format!("{name}.rows"), map);
-    let mut mapped: Vec<(ValueId, ValueId)> = Vec::new();
-    for &Lookup { node, indices, .. } in &table.lookups {
-        let known = mapped.iter().find(|(ids, _)| *ids == indices).map(|&(_, places)| places);
-        let places = known.unwrap_or_else(|| {
-            let lookup = Gather { data: map, indices, axis: 0 };
-            let places = model.insert_before(node, lookup, &format!("{name}.row"));
-            match dtype {
-                DType::I32 => places,
-                _ => {
-                    let to = DType::I32.code().into();
-                    let cast = Cast { x: places, round_mode: "up".into(), saturate: 1, to };
-                    model.insert_before(node, cast, &format!("{name}.index"))
-                }
+/// For each row that does not stay, the place among those that stay of the one with the greatest cosine.
+fn nearest(table: &Tensor, stays: &[bool]) -> Vec<usize> {
+    let floats = table.floats().expect("it holds floats");
+    let rows = ArrayView2::from_shape((stays.len(), table.len() / stays.len()), &floats).expect("rows were counted");
+    let [kept, gone] = [true, false].map(|which| {
+        let places: Vec<usize> = (0..stays.len()).filter(|&row| stays[row] == which).collect();
+        let mut chosen = rows.select(Axis(0), &places);
+        for mut row in chosen.rows_mut() {
+            let norm = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+            if norm > 0.0 {
+                row.mapv_inplace(|x| (f64::from(x) / norm) as f32);
             }
-        });
-        if known.is_none() {
-            mapped.push((indices, places));
         }
-        model.set_input(node, 1, Some(places));
-    }
-    Ok(note)
+        chosen
+    });
+    let blocks: Vec<ArrayView2<f32>> = gone.axis_chunks_iter(Axis(0), COMPARED).collect();
+    let find = |block: &ArrayView2<f32>| -> Vec<usize> {
+        let greatest = |cosines: ndarray::ArrayView1<f32>| {
+            let first = (0, f32::NEG_INFINITY);
+            let greater = |best: (usize, f32), (place, &cosine)| if cosine > best.1 { (place, cosine) } else { best };
+            cosines.iter().enumerate().fold(first, greater).0
+        };
+        block.dot(&kept.t()).rows().into_iter().map(greatest).collect()
+    };
+    blocks.par_iter().flat_map_iter(find).collect()
 }
 
 /// The mean of the rows that do not stay.
@@ -308,7 +362,7 @@ mod tests {
             let samples: Vec<Vec<Tensor>> =
                 (0..3).map(|_| ids(&(0..8).map(|_| some(&mut random)).collect::<Vec<_>>())).collect();
             let unknown = (seed % 3 == 0).then_some(ROWS - 2);
-            let vocabulary = Vocabulary { least: 1 + seed % 2, unknown };
+            let vocabulary = Vocabulary { least: 1 + seed % 2, unknown, others: Others::Share };
             let (small, _) = pruned(&model, &vocabulary, &samples).unwrap();
 
             let mut counts = [0; ROWS];
@@ -334,6 +388,24 @@ mod tests {
     }
 
     #[test]
+    fn ids_without_a_row_are_looked_up_as_the_most_like_of_those_that_have_one() {
+        let model = network(5, "y = Gather (table, ids)");
+        let all: Vec<i64> = (0..ROWS as i64).collect();
+        let table = run(&model, &ids(&all));
+        let kept = [3i64, 11, 12, 40, 59];
+        let vocabulary = Vocabulary { least: 1, unknown: None, others: Others::Nearest };
+        let (small, cx) = pruned(&model, &vocabulary, &[ids(&kept)]).unwrap();
+        let row = |row: i64| &table[row as usize * 4..][..4];
+        let dot = |a: i64, b: i64| row(a).iter().zip(row(b)).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+        let cosine = |a: i64, b: i64| dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
+        for (id, found) in all.iter().zip(run(&small, &ids(&all)).chunks(4)) {
+            let nearest = kept.into_iter().max_by(|&a, &b| cosine(*id, a).total_cmp(&cosine(*id, b))).unwrap();
+            assert_eq!(found, row(nearest), "id {id}");
+        }
+        assert!(cx.notes[0].starts_with("`table`: 5 of 60 rows stay, 55 go to the nearest of them"), "{:?}", cx.notes);
+    }
+
+    #[test]
     fn ids_are_counted_as_they_are_looked_up() {
         let path = "n = Cast <to = 6> (ids)
             w = Cast <to = 7> (n)
@@ -341,7 +413,8 @@ mod tests {
             r = Reshape (c, flat)
             y = Gather (table, r)";
         let (model, samples) = (network(2, path), [ids(&[-5, 7, 1000])]);
-        let (small, cx) = pruned(&model, &Vocabulary { least: 1, unknown: None }, &samples).unwrap();
+        let (small, cx) =
+            pruned(&model, &Vocabulary { least: 1, unknown: None, others: Others::Share }, &samples).unwrap();
         assert_eq!(run(&small, &samples[0]), run(&model, &samples[0]));
         assert!(cx.notes[0].starts_with("`table`: 3 of 60 rows stay, 57 share one"), "{:?}", cx.notes);
     }
@@ -361,7 +434,9 @@ mod tests {
             y = Gather (table, f)";
         for path in [tied, positions] {
             let model = network(3, path);
-            let (small, cx) = pruned(&model, &Vocabulary { least: 1, unknown: None }, &[ids(&[1, 2])]).unwrap();
+            let (small, cx) =
+                pruned(&model, &Vocabulary { least: 1, unknown: None, others: Others::Share }, &[ids(&[1, 2])])
+                    .unwrap();
             assert_eq!(run(&small, &ids(&[5, 6, 7])), run(&model, &ids(&[5, 6, 7])));
             assert!(cx.notes.iter().any(|note| note.starts_with("no table")), "{:?}", cx.notes);
             assert!(cx.outcomes.iter().any(|outcome| !outcome.missed.is_empty()));
@@ -372,7 +447,9 @@ mod tests {
     fn ids_that_the_table_has_not_are_told_of() {
         let model = network(4, "y = Gather (table, ids)");
         let refused = |least: u64, unknown: Option<usize>, sample: &[i64]| {
-            pruned(&model, &Vocabulary { least, unknown }, &[ids(sample)]).err().map(|error| error.0)
+            pruned(&model, &Vocabulary { least, unknown, others: Others::Share }, &[ids(sample)])
+                .err()
+                .map(|error| error.0)
         };
         assert_eq!(refused(1, None, &[60]).as_deref(), Some("there is an id 60, but `table` has 60 rows"));
         assert_eq!(refused(1, Some(60), &[1]).as_deref(), Some("`unknown` is 60, but `table` has 60 rows"));
