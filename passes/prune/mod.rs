@@ -100,8 +100,9 @@ struct Prune {
     depth: Option<f64>,
 
     /// Embedding tables keep the rows of ids that occur so often in the samples, once or more; all other ids share one row, or
-    /// are looked up as the most like (`others=nearest`). A map of ids goes into the model, so that its tokenizer stays as it is. The shared row learns in `distill` where its ids
-    /// occur: with 2, from those that occur once, or as what hides tokens (`mask-token`).
+    /// are looked up as the most like (`others=nearest`). A map of ids goes into the model, so that its tokenizer stays as it is.
+    /// The shared row learns in `distill` where its ids occur: with 2, from those that occur once, or as what hides tokens
+    /// (`mask-token`).
     vocabulary: Option<u64>,
 
     /// What ids are looked up as that have no row of their own, with `vocabulary`.

@@ -77,7 +77,7 @@ pub(super) fn lesson(recipe: &Recipe, student: &mut Model, cx: &mut Context) -> 
     let mut goals: Vec<Goal> =
         ours.iter().enumerate().map(|(index, &value)| Goal { value, loss, weight: weight(index) }).collect();
     let mut teacher = Model::clone(&teacher);
-    let samples = [to_student.inputs(&data.sample(0)), to_teacher.inputs(&data.sample(0))];
+    let samples = [to_student.inputs(&all.inputs[0]), to_teacher.inputs(&all.inputs[0])];
     let (scaffold, hinted) = Scaffold::build(&recipe.hints, student, &mut teacher, &samples, cx.seed)?;
     let asked_outputs: &[ValueId] = if objective.alpha == 0.0 { &[] } else { &theirs };
     let asked: Vec<ValueId> = asked_outputs.iter().copied().chain(hinted.iter().map(|(_, theirs)| *theirs)).collect();

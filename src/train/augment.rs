@@ -4,7 +4,7 @@
 //! thread that makes it.
 
 use crate::data::{Random, cast};
-use crate::ir::{DType, Tensor};
+use crate::ir::Tensor;
 
 /// How samples are changed. What a teacher says of them and their labels stay, but where samples are mixed.
 #[derive(Clone, Debug, PartialEq)]
@@ -172,13 +172,9 @@ fn resampled(pixels: &[f32], sides: [usize; 2], place: [isize; 2], cut: [(f64, f
 
 impl Masking {
     fn mask(&self, tokens: &Tensor, random: &mut Random) -> Tensor {
-        let shape = tokens.shape().to_vec();
         let Some(mut ids) = tokens.ints() else { return tokens.clone() };
         ids.iter_mut().filter(|_| uniform(random) < self.share).for_each(|id| *id = self.token);
-        match tokens.dtype() {
-            DType::I32 => Tensor::from_vec(shape, ids.into_iter().map(|id| id as i32).collect()),
-            _ => Tensor::from_vec(shape, ids),
-        }
+        with_ids(tokens, ids).unwrap_or_else(|| tokens.clone())
     }
 }
 
@@ -191,7 +187,12 @@ fn splice(a: &Tensor, b: &Tensor, place: usize) -> Option<Tensor> {
     let (Some(x), Some(y)) = (a.ints(), b.ints()) else { return None };
     let rows = x.chunks(length).zip(y.chunks(length));
     let ids = rows.flat_map(|(x, y)| x[..place].iter().chain(&y[place..]).copied());
-    cast(&Tensor::from_vec(a.shape().to_vec(), ids.collect::<Vec<i64>>()), a.dtype()).ok()
+    with_ids(a, ids.collect())
+}
+
+/// A tensor like `tokens`, of other ids.
+fn with_ids(tokens: &Tensor, ids: Vec<i64>) -> Option<Tensor> {
+    cast(&Tensor::from_vec(tokens.shape().to_vec(), ids), tokens.dtype()).ok()
 }
 
 /// (1 - share)·a + share·b of floats.
@@ -226,6 +227,7 @@ fn beta(alpha: f64, random: &mut Random) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ir::DType;
 
     fn nothing() -> Augmentation {
         Augmentation {
