@@ -3,6 +3,7 @@
 mod cleanup;
 mod distill;
 mod names;
+mod nearest;
 mod prune;
 mod quantize;
 mod rewind;

@@ -55,7 +55,7 @@ use quantized::in_floats;
 use reconstruct::reconstruct;
 use select::{Amount, Groups, Rules};
 pub use sensitivity::{CutSensitivity, GroupSensitivity};
-use vocabulary::{Others, Vocabulary};
+use vocabulary::{StandIn, Vocabulary};
 pub(super) use weighed::Direction;
 
 pub const INFO: PassInfo = PassInfo::of::<Prune>(
@@ -145,6 +145,18 @@ struct Prune {
     /// The file of the network before it was trained: the weights that are left are taken from it, so that they learn again from
     /// where they started (a lottery ticket).
     rewind: Option<PathBuf>,
+}
+
+/// What ids are looked up as that have no row of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Others {
+    /// All as one row.
+    #[default]
+    Share,
+    /// Each as the id that is left whose row has the direction most like its own (cosine): words as words of their meaning. Tables
+    /// that were trained on more than these samples lose the least so.
+    Nearest,
 }
 
 /// When channels are cut.
@@ -268,7 +280,12 @@ impl Prune {
     fn share_rows(&self, model: &mut Model, least: u64, cx: &mut Context) -> Result<(), PassError> {
         let samples = Prune::inputs(Prune::all_data(cx)?, model, cx)?;
         let keep = globs(&self.keep, "keep")?;
-        let vocabulary = Vocabulary { least, unknown: self.unknown, others: self.others };
+        let others = match (self.others, self.unknown) {
+            (Others::Nearest, _) => StandIn::Nearest,
+            (Others::Share, None) => StandIn::Mean,
+            (Others::Share, Some(unknown)) => StandIn::Row(unknown),
+        };
+        let vocabulary = Vocabulary { least, others };
         vocabulary.apply(model, &samples, |model, lookup| is_named(model, lookup, &keep), cx)
     }
 

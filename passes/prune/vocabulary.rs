@@ -7,15 +7,13 @@
 //! Law: an id whose row is kept is looked up as before; any other gets the shared row, or the kept one that is nearest to its own.
 
 use bytes::BytesMut;
-use ndarray::{Array1, ArrayView2, Axis};
-use rayon::prelude::*;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use ndarray::Array1;
 
 use crate::data::required_inputs;
 use crate::ir::op::{Cast, Clip, Gather};
 use crate::ir::{DType, Model, NodeId, Tensor, Use, ValueDef, ValueId};
 use crate::pass::{Context, PassError};
+use crate::passes::nearest::nearest;
 use crate::rewrite::{Match, Miss};
 use crate::train::weights::separate;
 
@@ -26,25 +24,19 @@ const OVERHEAD_BYTES: usize = 300;
 pub struct Vocabulary {
     /// How often an id occurs at least.
     pub least: u64,
-    /// The id whose row all others share; without one it is the mean of their rows.
-    pub unknown: Option<usize>,
-    pub others: Others,
+    pub others: StandIn,
 }
 
-/// What ids are looked up as that have no row of their own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Others {
-    /// All as one row.
-    #[default]
-    Share,
-    /// Each as the id that is left whose row has the direction most like its own (cosine): words as words of their meaning. Tables
-    /// that were trained on more than these samples lose the least so.
+/// What stands for ids that have no row of their own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum StandIn {
+    /// One row that is the mean of theirs.
+    Mean,
+    /// The row of this id, which stays.
+    Row(usize),
+    /// For each the row that is left of greatest cosine.
     Nearest,
 }
-
-/// Rows that are compared with all others in one product.
-const COMPARED: usize = 256;
 
 /// A table, and the lookups in it.
 struct Table {
@@ -117,7 +109,7 @@ impl Vocabulary {
             }
         }
         let mut stays: Vec<bool> = counts.into_iter().map(|count| count >= self.least).collect();
-        if let Some(unknown) = self.unknown {
+        if let StandIn::Row(unknown) = self.others {
             let row = stays.get_mut(unknown);
             *row.ok_or_else(|| PassError(format!("`unknown` is {unknown}, but `{name}` has {rows} rows")))? = true;
         }
@@ -132,8 +124,7 @@ impl Vocabulary {
         let tensor = model.constant(table.value).expect("tables are constants").clone();
         let (rows, each) = (stays.len(), tensor.byte_len() / stays.len());
         let kept: Vec<usize> = (0..rows).filter(|&row| stays[row]).collect();
-        let adds_one = self.others == Others::Share && self.unknown.is_none();
-        let left = kept.len() + usize::from(adds_one);
+        let left = kept.len() + usize::from(self.others == StandIn::Mean);
         let dtype = match left {
             ..=0x100 => DType::U8,
             0x101..=0x1_0000 => DType::U16,
@@ -144,10 +135,13 @@ impl Vocabulary {
             return Err(Miss("a map of its ids takes more than the rows that would go"));
         }
         let place = |row: usize| kept.binary_search(&row);
-        let others = match (self.others, self.unknown) {
-            (Others::Nearest, _) => nearest(&tensor, stays),
-            (Others::Share, None) => vec![kept.len(); rows - kept.len()],
-            (Others::Share, Some(unknown)) => vec![place(unknown).expect("it is kept"); rows - kept.len()],
+        let others = match self.others {
+            StandIn::Mean => vec![kept.len(); rows - kept.len()],
+            StandIn::Row(unknown) => vec![place(unknown).expect("it is kept"); rows - kept.len()],
+            StandIn::Nearest => {
+                let gone: Vec<usize> = (0..rows).filter(|&row| !stays[row]).collect();
+                nearest(&tensor, &gone, &kept, 1).into_iter().flatten().collect()
+            }
         };
         let mut others = others.into_iter();
         let of = |row: usize| place(row).unwrap_or_else(|_| others.next().expect("each row that goes has another"));
@@ -161,7 +155,7 @@ impl Vocabulary {
         let old = tensor.bytes().expect("floats are bytes");
         let mut bytes = BytesMut::with_capacity(left * each);
         kept.iter().for_each(|&row| bytes.extend_from_slice(&old[row * each..][..each]));
-        if adds_one {
+        if self.others == StandIn::Mean {
             bytes.extend_from_slice(mean_of_others(&tensor, stays).bytes().expect("floats are bytes"));
         }
         let mut shape = tensor.shape().to_vec();
@@ -173,7 +167,7 @@ impl Vocabulary {
             "`{name}`: {} of {rows} rows stay, {} {}; {} -> {} bytes, with the map of ids",
             kept.len(),
             rows - kept.len(),
-            if self.others == Others::Nearest { "go to the nearest of them" } else { "share one" },
+            if self.others == StandIn::Nearest { "go to the nearest of them" } else { "share one" },
             tensor.byte_len(),
             new.byte_len() + map_bytes,
         );
@@ -275,33 +269,6 @@ fn readable(model: &Model, table: &Table) -> Match<()> {
     }
 }
 
-/// For each row that does not stay, the place among those that stay of the one with the greatest cosine.
-fn nearest(table: &Tensor, stays: &[bool]) -> Vec<usize> {
-    let floats = table.floats().expect("it holds floats");
-    let rows = ArrayView2::from_shape((stays.len(), table.len() / stays.len()), &floats).expect("rows were counted");
-    let [kept, gone] = [true, false].map(|which| {
-        let places: Vec<usize> = (0..stays.len()).filter(|&row| stays[row] == which).collect();
-        let mut chosen = rows.select(Axis(0), &places);
-        for mut row in chosen.rows_mut() {
-            let norm = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
-            if norm > 0.0 {
-                row.mapv_inplace(|x| (f64::from(x) / norm) as f32);
-            }
-        }
-        chosen
-    });
-    let blocks: Vec<ArrayView2<f32>> = gone.axis_chunks_iter(Axis(0), COMPARED).collect();
-    let find = |block: &ArrayView2<f32>| -> Vec<usize> {
-        let greatest = |cosines: ndarray::ArrayView1<f32>| {
-            let first = (0, f32::NEG_INFINITY);
-            let greater = |best: (usize, f32), (place, &cosine)| if cosine > best.1 { (place, cosine) } else { best };
-            cosines.iter().enumerate().fold(first, greater).0
-        };
-        block.dot(&kept.t()).rows().into_iter().map(greatest).collect()
-    };
-    blocks.par_iter().flat_map_iter(find).collect()
-}
-
 /// The mean of the rows that do not stay.
 fn mean_of_others(table: &Tensor, stays: &[bool]) -> Tensor {
     let floats = table.floats().expect("it holds floats");
@@ -362,7 +329,7 @@ mod tests {
             let samples: Vec<Vec<Tensor>> =
                 (0..3).map(|_| ids(&(0..8).map(|_| some(&mut random)).collect::<Vec<_>>())).collect();
             let unknown = (seed % 3 == 0).then_some(ROWS - 2);
-            let vocabulary = Vocabulary { least: 1 + seed % 2, unknown, others: Others::Share };
+            let vocabulary = Vocabulary { least: 1 + seed % 2, others: unknown.map_or(StandIn::Mean, StandIn::Row) };
             let (small, _) = pruned(&model, &vocabulary, &samples).unwrap();
 
             let mut counts = [0; ROWS];
@@ -393,7 +360,7 @@ mod tests {
         let all: Vec<i64> = (0..ROWS as i64).collect();
         let table = run(&model, &ids(&all));
         let kept = [3i64, 11, 12, 40, 59];
-        let vocabulary = Vocabulary { least: 1, unknown: None, others: Others::Nearest };
+        let vocabulary = Vocabulary { least: 1, others: StandIn::Nearest };
         let (small, cx) = pruned(&model, &vocabulary, &[ids(&kept)]).unwrap();
         let row = |row: i64| &table[row as usize * 4..][..4];
         let dot = |a: i64, b: i64| row(a).iter().zip(row(b)).map(|(a, b)| f64::from(a * b)).sum::<f64>();
@@ -413,8 +380,7 @@ mod tests {
             r = Reshape (c, flat)
             y = Gather (table, r)";
         let (model, samples) = (network(2, path), [ids(&[-5, 7, 1000])]);
-        let (small, cx) =
-            pruned(&model, &Vocabulary { least: 1, unknown: None, others: Others::Share }, &samples).unwrap();
+        let (small, cx) = pruned(&model, &Vocabulary { least: 1, others: StandIn::Mean }, &samples).unwrap();
         assert_eq!(run(&small, &samples[0]), run(&model, &samples[0]));
         assert!(cx.notes[0].starts_with("`table`: 3 of 60 rows stay, 57 share one"), "{:?}", cx.notes);
     }
@@ -434,9 +400,7 @@ mod tests {
             y = Gather (table, f)";
         for path in [tied, positions] {
             let model = network(3, path);
-            let (small, cx) =
-                pruned(&model, &Vocabulary { least: 1, unknown: None, others: Others::Share }, &[ids(&[1, 2])])
-                    .unwrap();
+            let (small, cx) = pruned(&model, &Vocabulary { least: 1, others: StandIn::Mean }, &[ids(&[1, 2])]).unwrap();
             assert_eq!(run(&small, &ids(&[5, 6, 7])), run(&model, &ids(&[5, 6, 7])));
             assert!(cx.notes.iter().any(|note| note.starts_with("no table")), "{:?}", cx.notes);
             assert!(cx.outcomes.iter().any(|outcome| !outcome.missed.is_empty()));
@@ -447,9 +411,8 @@ mod tests {
     fn ids_that_the_table_has_not_are_told_of() {
         let model = network(4, "y = Gather (table, ids)");
         let refused = |least: u64, unknown: Option<usize>, sample: &[i64]| {
-            pruned(&model, &Vocabulary { least, unknown, others: Others::Share }, &[ids(sample)])
-                .err()
-                .map(|error| error.0)
+            let others = unknown.map_or(StandIn::Mean, StandIn::Row);
+            pruned(&model, &Vocabulary { least, others }, &[ids(sample)]).err().map(|error| error.0)
         };
         assert_eq!(refused(1, None, &[60]).as_deref(), Some("there is an id 60, but `table` has 60 rows"));
         assert_eq!(refused(1, Some(60), &[1]).as_deref(), Some("`unknown` is 60, but `table` has 60 rows"));
