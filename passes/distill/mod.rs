@@ -112,10 +112,6 @@ struct Distill {
     /// The share of samples that go on as another one, from some place in their sequence on; only with `copies`.
     splice_tokens: f64,
 
-    /// The share of tokens that become one of the ten that are most like them, by the directions of their rows in the original's
-    /// table, but for tokens of more than half of the samples; only with `copies`.
-    replace_tokens: f64,
-
     /// How many changed copies of each sample are learned from besides it. What the teacher says of each is what it says of the
     /// changed one, and they are the same in all epochs. With 0, samples are changed anew in each epoch.
     copies: usize,
@@ -193,7 +189,6 @@ impl Default for Distill {
             mask_tokens: Changes::NONE.mask_tokens,
             mask_token: Changes::NONE.mask_token,
             splice_tokens: Changes::NONE.splice_tokens,
-            replace_tokens: Changes::NONE.replace_tokens,
             copies: 0,
             mixup: Changes::NONE.mixup,
             validation: 0.1,
@@ -220,16 +215,12 @@ impl Distill {
         self.objective().check()?;
         refuse_unless(
             self.copies == 0 || self.changes() != Changes::NONE,
-            "`copies` wants changes: `shift`, `crop`, `flip`, `cutout`, `mask-tokens`, `splice-tokens` or `replace-tokens`",
+            "`copies` wants changes: `shift`, `crop`, `flip`, `cutout`, `mask-tokens` or `splice-tokens`",
         )?;
         refuse_unless(self.copies == 0 || self.mixup == 0.0, "`mixup` mixes anew in each epoch: it has no `copies`")?;
         refuse_unless(
             self.copies > 0 || self.splice_tokens == 0.0,
             "`splice-tokens` wants `copies`: the teacher is asked what becomes of samples",
-        )?;
-        refuse_unless(
-            self.copies > 0 || self.replace_tokens == 0.0,
-            "`replace-tokens` wants `copies`: the teacher is asked what becomes of samples",
         )?;
         self.changes().check()
     }
@@ -254,7 +245,6 @@ impl Distill {
             mask_tokens: self.mask_tokens,
             mask_token: self.mask_token,
             splice_tokens: self.splice_tokens,
-            replace_tokens: self.replace_tokens,
             mixup: self.mixup,
         }
     }

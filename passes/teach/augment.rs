@@ -1,7 +1,5 @@
 //! Which inputs of a model are images and tokens, and how they are changed.
 
-use super::likes::replacing;
-use crate::data::required_inputs;
 use crate::ir::op::{Cast, Gather, Identity};
 use crate::ir::{DType, Model, Tensor, Use, ValueId};
 use crate::pass::{PassError, refuse_unless};
@@ -18,7 +16,6 @@ pub(in crate::passes) struct Changes {
     pub mask_tokens: f64,
     pub mask_token: Option<i64>,
     pub splice_tokens: f64,
-    pub replace_tokens: f64,
     pub mixup: f64,
 }
 
@@ -31,7 +28,6 @@ impl Changes {
         mask_tokens: 0.0,
         mask_token: None,
         splice_tokens: 0.0,
-        replace_tokens: 0.0,
         mixup: 0.0,
     };
 
@@ -44,15 +40,14 @@ impl Changes {
             "`mask-tokens` and `mask-token` go together: how many tokens are hidden, and what stands for them",
         )?;
         refuse_unless((0.0..=1.0).contains(&self.splice_tokens), "`splice-tokens` is a share from 0 to 1")?;
-        refuse_unless((0.0..=1.0).contains(&self.replace_tokens), "`replace-tokens` is a share from 0 to 1")?;
         refuse_unless((0.0..=1.0).contains(&self.mixup), "`mixup` is from 0 to 1")
     }
 
-    /// None where nothing changes. `samples` are those that are learned from, and others.
+    /// None where nothing changes.
     pub(super) fn augmentation(
         &self,
         model: &Model,
-        samples: &[Vec<Tensor>],
+        sample: &[Tensor],
         learned: &[usize],
         seed: u64,
     ) -> Result<Option<Augmentation>, PassError> {
@@ -60,8 +55,7 @@ impl Changes {
         if *self == Changes::NONE {
             return Ok(None);
         }
-        let inputs: Vec<ValueId> = required_inputs(model).map(|(input, _)| input).collect();
-        let sample = &samples[0];
+        let inputs = &model.graph(model.main).inputs;
         let places =
             |holds: &dyn Fn(usize) -> bool| (0..sample.len()).filter(|&place| holds(place)).collect::<Vec<_>>();
         let changes_images = self.shift > 0 || self.crop < 1.0 || self.flip || self.cutout > 0;
@@ -80,30 +74,14 @@ impl Changes {
             }
         };
         let splicing = match self.splice_tokens > 0.0 {
-            true => Some(Splicing { inputs: sequences(model, &inputs, sample)?, share: self.splice_tokens }),
-            false => None,
-        };
-        let replacing = match self.replace_tokens > 0.0 {
-            true => Some(replacing(model, samples, learned, self.replace_tokens)?),
+            true => Some(Splicing { inputs: sequences(model, inputs, sample)?, share: self.splice_tokens }),
             false => None,
         };
         let is_float = sample.iter().all(|tensor| tensor.dtype() == DType::F32);
         refuse_unless(self.mixup == 0.0 || is_float, "`mixup` mixes floats, and an input has another type")?;
         let partners = if self.mixup > 0.0 || splicing.is_some() { learned.to_vec() } else { Vec::new() };
         let Changes { shift, crop, flip, cutout, mixup, .. } = *self;
-        Ok(Some(Augmentation {
-            seed,
-            images,
-            shift,
-            crop,
-            flip,
-            cutout,
-            masking,
-            splicing,
-            replacing,
-            mixup,
-            partners,
-        }))
+        Ok(Some(Augmentation { seed, images, shift, crop, flip, cutout, masking, splicing, mixup, partners }))
     }
 }
 
@@ -114,21 +92,6 @@ fn sequences(model: &Model, inputs: &[ValueId], sample: &[Tensor]) -> Result<Vec
     };
     let goes_along = |tensor: &Tensor| tensor.shape() == sample[tokens].shape() && tensor.ints().is_some();
     Ok((0..sample.len()).filter(|&place| goes_along(&sample[place])).collect())
-}
-
-/// The constant table of floats that elements of `value` are places in.
-pub(super) fn looked_up_in(model: &Model, value: ValueId) -> Option<ValueId> {
-    model.value(value).uses.iter().find_map(|place| {
-        let Use::Node(node, _) = *place else { return None };
-        if let Some(Gather { data, indices, axis: 0 }) = model.view(node)
-            && indices == value
-        {
-            return model.constant(data).is_some_and(|table| table.dtype().is_float()).then_some(data);
-        }
-        let is_copy = model.view::<Cast>(node).is_some() || model.view::<Identity>(node).is_some();
-        let copies = || model.node(node).outputs.iter().flatten();
-        if is_copy { copies().find_map(|&copy| looked_up_in(model, copy)) } else { None }
-    })
 }
 
 /// Whether elements of `value` are places in a constant table: tokens and their embeddings. A table of integers is a map to

@@ -29,14 +29,14 @@ impl Samples {
         let mut labels = data.classes();
         let augmentation = match copies {
             0 => None,
-            _ => changes.augmentation(model, &inputs, learned, seed)?,
+            _ => changes.augmentation(model, &inputs[0], learned, seed)?,
         };
         let Some(augmentation) = augmentation else { return Ok(Samples { inputs, labels }) };
         for copy in 0..copies {
             let draw = |&index: &usize| augmentation.draw(copy, index, |index| &inputs[index]);
             let drawn: Vec<Drawn> = learned.par_iter().map(draw).collect();
             if let Some(labels) = &mut labels {
-                let of = |(&index, drawn): (&usize, &Drawn)| match drawn.is_other {
+                let of = |(&index, drawn): (&usize, &Drawn)| match drawn.is_spliced {
                     true => vec![-1; labels[index].len()],
                     false => labels[index].clone(),
                 };

@@ -6,7 +6,6 @@ pub(super) mod augment;
 mod copies;
 pub(super) mod hints;
 mod lessons;
-mod likes;
 mod matching;
 
 use std::hash::{DefaultHasher, Hasher};
@@ -137,7 +136,7 @@ pub(super) fn teach(
         cx.training_graph = Some(Joint::graph(&plan).map_err(failed)?);
     }
     let changes = if recipe.copies == 0 { &recipe.changes } else { &Changes::NONE };
-    let augmentation = changes.augmentation(model, &lessons.inputs, &learned, cx.seed)?;
+    let augmentation = changes.augmentation(model, &sample, &learned, cx.seed)?;
     if augmentation.as_ref().is_some_and(|augmentation| augmentation.mixup > 0.0) {
         // The entropy of what two samples want together is another.
         lessons.floor.clear();

@@ -3,8 +3,6 @@
 //! Law: what becomes of a sample follows from the seed, the epoch and the sample alone, not from the batch it is in or the
 //! thread that makes it.
 
-use std::collections::HashMap;
-
 use crate::data::{Random, cast};
 use crate::ir::Tensor;
 
@@ -24,7 +22,6 @@ pub struct Augmentation {
     pub cutout: usize,
     pub masking: Option<Masking>,
     pub splicing: Option<Splicing>,
-    pub replacing: Option<Replacing>,
     /// λ·a + (1 - λ)·b of two samples and of what is wanted of them, where λ is of the distribution Beta(α, α) and at least a
     /// half (Zhang and others, 2018); 0 mixes nothing. α is at most 1.
     pub mixup: f64,
@@ -52,22 +49,11 @@ pub struct Splicing {
     pub share: f64,
 }
 
-/// Tokens that become others that are like them (Jiao and others, TinyBERT, 2020).
-#[derive(Clone, Debug, PartialEq)]
-pub struct Replacing {
-    /// The inputs that are tokens, by their place.
-    pub inputs: Vec<usize>,
-    /// The share of tokens that this is done to.
-    pub share: f64,
-    /// What tokens may become; others stay.
-    pub likes: HashMap<i64, Vec<i64>>,
-}
-
 /// A sample as it is learned from in one epoch.
 pub struct Drawn {
     pub inputs: Vec<Tensor>,
-    /// Whether it says something else: no label is known of it.
-    pub is_other: bool,
+    /// Whether it is spliced: no label is known of it.
+    pub is_spliced: bool,
     /// The sample that it is mixed with, and the share of that.
     pub mixed: Option<(usize, f32)>,
 }
@@ -80,7 +66,6 @@ impl Augmentation {
     pub fn draw<'s>(&self, epoch: usize, index: usize, sample: impl Fn(usize) -> &'s [Tensor]) -> Drawn {
         let mut random = Random::new(self.seed, STREAMS | (epoch as u64) << 32 | index as u64);
         let spliced = self.spliced(index, &sample, &mut random);
-        let is_other = spliced.is_some() || self.replacing.is_some();
         let mut inputs = self.changed(spliced.as_deref().unwrap_or(sample(index)), &mut random);
         let mixed = (self.mixup > 0.0 && !self.partners.is_empty()).then(|| {
             let partner = self.partners[random.below(self.partners.len() as u64) as usize];
@@ -91,7 +76,7 @@ impl Augmentation {
             let others = self.changed(sample(partner), &mut random);
             inputs = std::iter::zip(&inputs, &others).map(|(a, b)| mix(a, b, share)).collect();
         }
-        Drawn { inputs, is_other, mixed }
+        Drawn { inputs, is_spliced: spliced.is_some(), mixed }
     }
 
     /// None where nothing is spliced: by chance, or because another sample has other shapes.
@@ -121,11 +106,6 @@ impl Augmentation {
         for &place in &self.images {
             if let Some(changed) = self.image(&inputs[place], random) {
                 inputs[place] = changed;
-            }
-        }
-        if let Some(replacing) = &self.replacing {
-            for &place in &replacing.inputs {
-                inputs[place] = replacing.replace(&inputs[place], random);
             }
         }
         if let Some(masking) = &self.masking {
@@ -198,19 +178,6 @@ impl Masking {
     }
 }
 
-impl Replacing {
-    fn replace(&self, tokens: &Tensor, random: &mut Random) -> Tensor {
-        let Some(mut ids) = tokens.ints() else { return tokens.clone() };
-        for id in &mut ids {
-            let likes = self.likes.get(id).filter(|likes| !likes.is_empty());
-            if let Some(likes) = likes.filter(|_| uniform(random) < self.share) {
-                *id = likes[random.below(likes.len() as u64) as usize];
-            }
-        }
-        with_ids(tokens, ids).unwrap_or_else(|| tokens.clone())
-    }
-}
-
 /// The first so many elements of each row of `a`, and the others of `b`.
 fn splice(a: &Tensor, b: &Tensor, place: usize) -> Option<Tensor> {
     let length = *a.shape().last()?;
@@ -272,7 +239,6 @@ mod tests {
             cutout: 0,
             masking: None,
             splicing: None,
-            replacing: None,
             mixup: 0.0,
             partners: vec![],
         }
@@ -382,21 +348,6 @@ mod tests {
     }
 
     #[test]
-    fn a_share_of_the_tokens_become_others_that_are_like_them() {
-        let likes = HashMap::from([(7, vec![70, 71, 72]), (9, vec![])]);
-        let replacing = Replacing { inputs: vec![0], share: 0.25, likes };
-        let augmentation = Augmentation { images: vec![], replacing: Some(replacing), ..nothing() };
-        let sample = [Tensor::from_vec(vec![1, 6000], (0..6000).map(|i| 7 + i % 3).collect::<Vec<i64>>())];
-        let drawn = augmentation.draw(0, 0, |_| &sample);
-        assert!(drawn.is_other);
-        let (before, after) = (sample[0].ints().unwrap(), drawn.inputs[0].ints().unwrap());
-        let became = |what: i64| after.iter().filter(|&&id| id == what).count();
-        assert!(before.iter().zip(&after).all(|(&a, &b)| a == b || a == 7));
-        assert!([70, 71, 72].into_iter().all(|id| (125..210).contains(&became(id))), "{}", became(70));
-        assert_eq!(became(7) + became(70) + became(71) + became(72), 2000);
-    }
-
-    #[test]
     fn sequences_go_on_as_those_of_another_sample() {
         let splicing = Splicing { inputs: vec![0, 1], share: 0.5 };
         let augmentation = Augmentation { images: vec![], splicing: Some(splicing), partners: vec![1], ..nothing() };
@@ -417,7 +368,7 @@ mod tests {
             assert!(ids[..place].iter().all(|&id| id == 5) && mask.dtype() == DType::I32);
             assert_eq!(mask.ints().unwrap(), ids);
             assert_eq!(other.ints().unwrap(), [5]);
-            assert_eq!(drawn.is_other, place < 8);
+            assert_eq!(drawn.is_spliced, place < 8);
             places.push(place);
         }
         let whole = places.iter().filter(|&&place| place == 8).count();
@@ -431,7 +382,7 @@ mod tests {
         let augmentation = Augmentation { images: vec![], splicing: Some(splicing), partners: vec![1], ..nothing() };
         let samples = [8, 6].map(|length| [Tensor::from_vec(vec![1, length], vec![3i64; length])]);
         let drawn = augmentation.draw(0, 0, |index| &samples[index]);
-        assert!(!drawn.is_other && drawn.inputs[0].shape() == [1, 8]);
+        assert!(!drawn.is_spliced && drawn.inputs[0].shape() == [1, 8]);
     }
 
     #[test]

@@ -47,8 +47,6 @@ fn options_that_mean_nothing_are_refused() {
         ("copies=2", "`copies` wants changes"),
         ("copies=2,mixup=0.2", "`mixup` mixes anew in each epoch"),
         ("splice-tokens=0.5", "`splice-tokens` wants `copies`"),
-        ("replace-tokens=0.5", "`replace-tokens` wants `copies`"),
-        ("replace-tokens=0.5,copies=1", "and no input chooses rows of a table of floats"),
         ("splice-tokens=0.5,copies=1", "`splice-tokens` splices tokens, and no input chooses rows of a table"),
         ("average=1", "`average` is a share below 1"),
         ("output-weights=[1,2]", "`output-weights` has 2 numbers, but the model has 1 outputs"),
