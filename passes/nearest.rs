@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn rows_of_like_directions_are_found_in_order() {
         let mut random = Random::new(7, 0);
-        let table = Tensor::from_vec(vec![600, 5], (0..3000).map(|_| random.normal() as f32).collect());
+        let table = Tensor::from_vec(vec![600, 5], (0..3000).map(|_| random.normal()).collect());
         let floats = table.floats().unwrap();
         let row = |row: usize| &floats[row * 5..][..5];
         let dot = |a: usize, b: usize| row(a).iter().zip(row(b)).map(|(a, b)| f64::from(a * b)).sum::<f64>();
