@@ -3,7 +3,6 @@
 mod cleanup;
 mod distill;
 mod names;
-mod nearest;
 mod prune;
 mod quantize;
 mod rewind;

@@ -7,13 +7,13 @@
 //! Law: an id whose row is kept is looked up as before; any other gets the shared row, or the kept one that is nearest to its own.
 
 use bytes::BytesMut;
-use ndarray::Array1;
+use ndarray::{Array1, ArrayView1, ArrayView2, Axis};
+use rayon::prelude::*;
 
 use crate::data::required_inputs;
 use crate::ir::op::{Cast, Clip, Gather};
 use crate::ir::{DType, Model, NodeId, Tensor, Use, ValueDef, ValueId};
 use crate::pass::{Context, PassError};
-use crate::passes::nearest::nearest;
 use crate::rewrite::{Match, Miss};
 use crate::train::weights::separate;
 
@@ -37,6 +37,9 @@ pub enum StandIn {
     /// For each the row that is left of greatest cosine.
     Nearest,
 }
+
+/// Rows that are compared with all others in one product.
+const COMPARED: usize = 256;
 
 /// A table, and the lookups in it.
 struct Table {
@@ -140,7 +143,7 @@ impl Vocabulary {
             StandIn::Row(unknown) => vec![place(unknown).expect("it is kept"); rows - kept.len()],
             StandIn::Nearest => {
                 let gone: Vec<usize> = (0..rows).filter(|&row| !stays[row]).collect();
-                nearest(&tensor, &gone, &kept, 1).into_iter().flatten().collect()
+                nearest(&tensor, &gone, &kept)
             }
         };
         let mut others = others.into_iter();
@@ -269,6 +272,29 @@ fn readable(model: &Model, table: &Table) -> Match<()> {
     }
 }
 
+/// For each row that goes, the place among those kept of the one of greatest cosine with it; of equals the first.
+fn nearest(table: &Tensor, gone: &[usize], kept: &[usize]) -> Vec<usize> {
+    let floats = table.floats().expect("it holds floats");
+    let rows = table.shape()[0];
+    let rows = ArrayView2::from_shape((rows, table.len() / rows), &floats).expect("rows were counted");
+    let mut directions = rows.select(Axis(0), kept);
+    // The length of the row that goes is the same in all its cosines.
+    for mut row in directions.rows_mut() {
+        let norm = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+        if norm > 0.0 {
+            row.mapv_inplace(|x| (f64::from(x) / norm) as f32);
+        }
+    }
+    let greatest = |products: ArrayView1<f32>| {
+        let order = |a: &usize, b: &usize| products[*a].total_cmp(&products[*b]).then(b.cmp(a));
+        (0..kept.len()).max_by(order).expect("a row is kept")
+    };
+    let find = |gone: &[usize]| -> Vec<usize> {
+        rows.select(Axis(0), gone).dot(&directions.t()).rows().into_iter().map(greatest).collect()
+    };
+    gone.par_chunks(COMPARED).flat_map_iter(find).collect()
+}
+
 /// The mean of the rows that do not stay.
 fn mean_of_others(table: &Tensor, stays: &[bool]) -> Tensor {
     let floats = table.floats().expect("it holds floats");
@@ -370,6 +396,21 @@ mod tests {
             assert_eq!(found, row(nearest), "id {id}");
         }
         assert!(cx.notes[0].starts_with("`table`: 5 of 60 rows stay, 55 go to the nearest of them"), "{:?}", cx.notes);
+    }
+
+    #[test]
+    fn the_nearest_of_many_rows_is_found() {
+        let mut random = Random::new(7, 0);
+        let table = Tensor::from_vec(vec![900, 5], (0..4500).map(|_| random.normal()).collect());
+        let floats = table.floats().unwrap();
+        let row = |row: usize| &floats[row * 5..][..5];
+        let dot = |a: usize, b: usize| row(a).iter().zip(row(b)).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+        let cosine = |a: usize, b: usize| dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
+        let (kept, gone): (Vec<usize>, Vec<usize>) = (0..900).partition(|row| row % 3 == 0);
+        for (&of, found) in gone.iter().zip(nearest(&table, &gone, &kept)) {
+            let wanted = (0..kept.len()).max_by(|&a, &b| cosine(of, kept[a]).total_cmp(&cosine(of, kept[b])));
+            assert_eq!(Some(found), wanted, "row {of}");
+        }
     }
 
     #[test]
