@@ -28,7 +28,8 @@ impl Pass for InlineFunctions {
 /// Domain, name and overload: what a call names.
 type Signature = (String, String, String);
 
-fn inline(model: &mut Model) -> Result<Outcome, PassError> {
+/// Replaces calls of the model's own functions, where that can be done, and removes functions that nothing calls any more.
+pub fn inline(model: &mut Model) -> Result<Outcome, PassError> {
     let mut outcome = Outcome::default();
     if model.functions.is_empty() {
         return Ok(outcome);

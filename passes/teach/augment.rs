@@ -1,5 +1,6 @@
 //! Which inputs of a model are images and tokens, and how they are changed.
 
+use crate::data::required_inputs;
 use crate::ir::op::{Cast, Gather, Identity};
 use crate::ir::{DType, Model, Tensor, Use, ValueId};
 use crate::pass::{PassError, refuse_unless};
@@ -55,7 +56,7 @@ impl Changes {
         if *self == Changes::NONE {
             return Ok(None);
         }
-        let inputs = &model.graph(model.main).inputs;
+        let inputs: Vec<ValueId> = required_inputs(model).map(|(input, _)| input).collect();
         let places =
             |holds: &dyn Fn(usize) -> bool| (0..sample.len()).filter(|&place| holds(place)).collect::<Vec<_>>();
         let changes_images = self.shift > 0 || self.crop < 1.0 || self.flip || self.cutout > 0;
@@ -74,7 +75,7 @@ impl Changes {
             }
         };
         let splicing = match self.splice_tokens > 0.0 {
-            true => Some(Splicing { inputs: sequences(model, inputs, sample)?, share: self.splice_tokens }),
+            true => Some(Splicing { inputs: sequences(model, &inputs, sample)?, share: self.splice_tokens }),
             false => None,
         };
         let is_float = sample.iter().all(|tensor| tensor.dtype() == DType::F32);

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use super::copies::Samples;
 use super::hints::Scaffold;
 use super::{Judged, Recipe, failed, split};
-use crate::ir::{Model, Tensor, ValueId};
+use crate::ir::{Model, Tensor, ValueId, op};
 use crate::measure::Pairing;
 use crate::pass::{Context, PassError};
+use crate::passes::cleanup::inline_functions::inline;
+use crate::passes::cleanup::upgrade_opset;
 use crate::runtime::samples_of_an_answer;
 use crate::train::joint::logits;
 use crate::train::lessons::{Answer, ask, entropy, soften};
@@ -32,8 +34,11 @@ pub(super) fn lesson(recipe: &Recipe, student: &mut Model, cx: &mut Context) -> 
     objective.check()?;
     let data = cx.data.clone().ok_or_else(|| PassError("it needs samples; give a file with `--data`".into()))?;
     // A model that nothing is told of learns from what it was.
-    let original = cx.original.clone().unwrap_or_else(|| Arc::new(student.clone()));
-    let teacher = cx.teacher.clone().unwrap_or_else(|| original.clone());
+    let original = Arc::new(in_newer_form(cx.original.as_deref().unwrap_or(student), "original")?);
+    let teacher = match &cx.teacher {
+        Some(teacher) => Arc::new(in_newer_form(teacher, "teacher")?),
+        None => original.clone(),
+    };
     let pairs = |to: &Model, what: &str| {
         Pairing::of(&original, to).map_err(|error| PassError(format!("the {what} does not fit the original: {error}")))
     };
@@ -101,6 +106,15 @@ pub(super) fn lesson(recipe: &Recipe, student: &mut Model, cx: &mut Context) -> 
     let targets = targets.collect();
     let lessons = Lessons { inputs, targets, floor: Vec::new(), rows: data.batch() };
     Ok(Lesson { lessons, goals, scaffold, judged, learned })
+}
+
+/// `model` as views know it: what ends in a Softmax or looks up rows says so in these operators alone.
+fn in_newer_form(model: &Model, what: &str) -> Result<Model, PassError> {
+    let mut model = model.clone();
+    model.header.training_info.clear();
+    let raised = upgrade_opset::raise(&mut model, op::BASE).and_then(|_| inline(&mut model));
+    raised.map_err(|error| PassError(format!("the {what} cannot be read in opset {}: {error}", op::BASE)))?;
+    Ok(model)
 }
 
 /// Turns what the teacher says of classes into probabilities, and looks whether all fits values of these shapes, for so many

@@ -10,6 +10,7 @@ mod interrupts;
 mod options;
 mod qat;
 mod recurrent;
+mod teachers;
 
 use std::env;
 use std::path::{Path, PathBuf};
