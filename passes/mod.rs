@@ -2,6 +2,7 @@
 
 mod cleanup;
 mod distill;
+mod least_squares;
 mod names;
 mod prune;
 mod quantize;

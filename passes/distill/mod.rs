@@ -76,7 +76,8 @@ struct Distill {
 
     /// Values that are to be like the teacher's: `name`, which both models have, or `student=teacher`. Where only one is named,
     /// as in `student=`, `=teacher`, or by a name that one model has, the other is the only value of equal shape, or the only
-    /// one of them of the same operator. Where widths differ, a projection is learned with the values.
+    /// one of them of the same operator. Where widths differ, a projection is learned with the values; at first it is the one
+    /// that fits best.
     hints: Vec<String>,
 
     /// How much each hint counts.

@@ -5,7 +5,6 @@ mod criterion;
 mod cut;
 mod depth;
 mod edit;
-mod fit;
 mod gradients;
 mod gradual;
 mod latency;

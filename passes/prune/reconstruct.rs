@@ -10,11 +10,11 @@ use ndarray::{Array1, Array2, Axis, s};
 use rayon::prelude::*;
 
 use super::cut::Cut;
-use super::fit::{Evidence, fit};
 use crate::data::{Dataset, Random};
 use crate::ir::op::{Add, BatchNormalization, Conv, Gemm, MatMul};
 use crate::ir::{DType, Model, NodeId, Tensor, Use, ValueId};
 use crate::measure::{Reading, Stepwise, SurveyError, Watch};
+use crate::passes::least_squares::{Evidence, fit};
 
 /// Rows that a layer learns from, for each number of a row.
 const ROWS_FOR_EACH_INPUT: usize = 12;

@@ -4,10 +4,11 @@
 //! where their widths differ; or the places that both attend to are alike (Zagoruyko and Komodakis, 2017).
 
 use super::matching::{Pair, pairs};
-use crate::data::Random;
-use crate::ir::op::{Add, Conv, Div, Flatten, MatMul, Mul, ReduceSum, Sqrt};
+use super::projection::Projection;
+use crate::ir::op::{Add, Div, Flatten, Mul, ReduceSum, Sqrt};
 use crate::ir::{Model, Tensor, ValueId};
 use crate::pass::PassError;
+use crate::train::lessons::Answer;
 use crate::train::{Goal, Loss, Weight};
 
 /// Two values that are to be alike.
@@ -34,15 +35,12 @@ impl Hint {
 /// What keeps the norm of a map of zeros from dividing by zero.
 const NORM: f32 = 1e-12;
 
-/// The stream of random numbers that projections start from.
-const PROJECTION: u64 = 1 << 34;
-
 /// What is added to a student while it learns: values that nothing reads, computed for hints alone.
 #[derive(Default)]
 pub(super) struct Scaffold {
     values: Vec<ValueId>,
-    /// Projections, which are trained.
-    projections: Vec<ValueId>,
+    /// They are trained.
+    projections: Vec<Projection>,
     /// What was matched with what by shape.
     pub notes: Vec<String>,
 }
@@ -54,15 +52,15 @@ impl Scaffold {
         student: &mut Model,
         teacher: &mut Model,
         samples: &[Vec<Tensor>; 2],
-        seed: u64,
     ) -> Result<(Scaffold, Vec<(Goal, ValueId)>), PassError> {
         let (mut scaffold, mut goals) = (Scaffold::default(), Vec::new());
         if hints.is_empty() {
             return Ok((scaffold, goals));
         }
         let pairs = pairs(hints, [student, teacher], samples)?;
-        let mut random = Random::new(seed, PROJECTION);
-        for (hint, Pair { values: [value, wanted], shapes: [from, to], note }) in hints.iter().zip(&pairs) {
+        for (place, (hint, Pair { values: [value, wanted], shapes: [from, to], note })) in
+            hints.iter().zip(&pairs).enumerate()
+        {
             let (value, wanted) = (*value, *wanted);
             let names = [&student.value(value).name, &teacher.value(wanted).name].map(String::clone);
             let unlike = |why: &str| {
@@ -83,7 +81,7 @@ impl Scaffold {
                 if from.len() < 2 || from.len() != to.len() || others(from) != others(to) {
                     return Err(unlike("they differ in more than their width"));
                 }
-                (scaffold.projected(student, value, from.len() == 4, [from[axis], to[axis]], &mut random), wanted)
+                (scaffold.projected(student, value, axis, [from, to], place), wanted)
             };
             goals.push((Goal { value, loss: Loss::MeanSquare, weight: hint.weight as f32 }, wanted));
         }
@@ -108,43 +106,28 @@ impl Scaffold {
         value
     }
 
-    /// A linear map of random numbers, along the channels of images and the last axis of others.
-    fn projected(
-        &mut self,
-        model: &mut Model,
-        x: ValueId,
-        is_image: bool,
-        [from, to]: [usize; 2],
-        random: &mut Random,
-    ) -> ValueId {
-        let size = 1.0 / (from as f32).sqrt();
-        let elements: Vec<f32> = (0..from * to).map(|_| random.normal() * size).collect();
-        let shape = if is_image { vec![to, from, 1, 1] } else { vec![from, to] };
-        let w = model.add_constant(model.main, "hint.projection", Tensor::from_vec(shape, elements));
-        let value = match is_image {
-            true => {
-                let conv = Conv {
-                    x,
-                    w,
-                    b: None,
-                    auto_pad: "NOTSET".into(),
-                    dilations: vec![],
-                    group: 1,
-                    kernel_shape: vec![],
-                    pads: vec![],
-                    strides: vec![],
-                };
-                model.append(model.main, "hint.projected", conv)
-            }
-            false => model.append(model.main, "hint.projected", MatMul { a: x, b: w }),
-        };
+    /// From one shape to the other, which differ along `axis`.
+    fn projected(&mut self, model: &mut Model, x: ValueId, axis: usize, shapes: [&[usize]; 2], hint: usize) -> ValueId {
+        let is_image = shapes[0].len() == 4;
+        let (projection, value) = Projection::append(model, x, axis, shapes.map(|shape| shape[axis]), is_image, hint);
+        self.projections.push(projection);
         self.values.push(value);
-        self.projections.push(w);
         value
     }
 
+    /// Lets projections start where they fit best to what is `wanted` of each hint, sample after sample.
+    pub fn fit(
+        &self,
+        model: &mut Model,
+        inputs: &[Vec<Tensor>],
+        learned: &[usize],
+        wanted: &[Answer],
+    ) -> Result<(), PassError> {
+        Projection::fit(&self.projections, model, inputs, learned, wanted)
+    }
+
     pub fn weights(&self) -> impl Iterator<Item = Weight> {
-        self.projections.iter().map(|&value| Weight { value, decays: true })
+        self.projections.iter().flat_map(Projection::weights)
     }
 
     /// Takes it off again, with the constants that nothing else reads.

@@ -83,21 +83,23 @@ pub(super) fn lesson(recipe: &Recipe, student: &mut Model, cx: &mut Context) -> 
         ours.iter().enumerate().map(|(index, &value)| Goal { value, loss, weight: weight(index) }).collect();
     let mut teacher = Model::clone(&teacher);
     let samples = [to_student.inputs(&all.inputs[0]), to_teacher.inputs(&all.inputs[0])];
-    let (scaffold, hinted) = Scaffold::build(&recipe.hints, student, &mut teacher, &samples, cx.seed)?;
+    let (scaffold, hinted) = Scaffold::build(&recipe.hints, student, &mut teacher, &samples)?;
     let asked_outputs: &[ValueId] = if objective.alpha == 0.0 { &[] } else { &theirs };
     let asked: Vec<ValueId> = asked_outputs.iter().copied().chain(hinted.iter().map(|(_, theirs)| *theirs)).collect();
-    let mut answers: Vec<Option<Answer>> = match asked.is_empty() {
+    let mut answers: Vec<Answer> = match asked.is_empty() {
         true => Vec::new(),
         false => {
             let together = samples_of_an_answer(&teacher, &samples[1]).min(MOST);
             let inputs = |index: usize| to_teacher.inputs(&all.inputs[index]);
-            ask(&teacher, &asked, together, all.inputs.len(), inputs).map_err(failed)?.into_iter().map(Some).collect()
+            ask(&teacher, &asked, together, all.inputs.len(), inputs).map_err(failed)?
         }
     };
     let of_hints = answers.split_off(asked_outputs.len());
+    scaffold.fit(student, &inputs, &learned, &of_hints)?;
+    let mut answers: Vec<Option<Answer>> = answers.into_iter().map(Some).collect();
     answers.resize_with(theirs.len(), || None);
     goals.extend(hinted.iter().map(|(goal, _)| *goal));
-    let targets = answers.into_iter().chain(of_hints).enumerate().map(|(index, answer)| Target {
+    let targets = answers.into_iter().chain(of_hints.into_iter().map(Some)).enumerate().map(|(index, answer)| Target {
         teacher: answer.map(|answer| answer.elements),
         // Labels are those of the first output.
         labels: if index == 0 && is_classes { all.labels.as_ref().map(|labels| labels.concat()) } else { None },

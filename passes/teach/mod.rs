@@ -7,6 +7,7 @@ mod copies;
 pub(super) mod hints;
 mod lessons;
 mod matching;
+mod projection;
 
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::atomic::Ordering;
