@@ -1,7 +1,5 @@
 //! What there is to learn: samples in the student's order, what the teacher says of them, and labels.
 
-use std::sync::Arc;
-
 use super::copies::Samples;
 use super::hints::Scaffold;
 use super::{Judged, Recipe, failed, split};
@@ -16,7 +14,7 @@ use crate::train::lessons::{Answer, ask, entropy, soften};
 use crate::train::{Goal, Lessons, Loss, Target};
 
 /// Samples that a teacher is asked of together at most: the values of all of them are in memory at a time.
-const MOST: usize = 32;
+pub(super) const ASKED_TOGETHER: usize = 32;
 
 pub(super) struct Lesson {
     pub lessons: Lessons,
@@ -34,9 +32,9 @@ pub(super) fn lesson(recipe: &Recipe, student: &mut Model, cx: &mut Context) -> 
     objective.check()?;
     let data = cx.data.clone().ok_or_else(|| PassError("it needs samples; give a file with `--data`".into()))?;
     // A model that nothing is told of learns from what it was.
-    let original = Arc::new(in_newer_form(cx.original.as_deref().unwrap_or(student), "original")?);
-    let teacher = match &cx.teacher {
-        Some(teacher) => Arc::new(in_newer_form(teacher, "teacher")?),
+    let original = in_newer_form(cx.original.as_deref().unwrap_or(student), "original")?;
+    let mut teacher = match &cx.teacher {
+        Some(teacher) => in_newer_form(teacher, "teacher")?,
         None => original.clone(),
     };
     let pairs = |to: &Model, what: &str| {
@@ -81,7 +79,6 @@ pub(super) fn lesson(recipe: &Recipe, student: &mut Model, cx: &mut Context) -> 
     let weight = |index: usize| objective.output_weights.get(index).map_or(1.0, |&weight| weight as f32);
     let mut goals: Vec<Goal> =
         ours.iter().enumerate().map(|(index, &value)| Goal { value, loss, weight: weight(index) }).collect();
-    let mut teacher = Model::clone(&teacher);
     let samples = [to_student.inputs(&all.inputs[0]), to_teacher.inputs(&all.inputs[0])];
     let (scaffold, hinted) = Scaffold::build(&recipe.hints, student, &mut teacher, &samples)?;
     let asked_outputs: &[ValueId] = if objective.alpha == 0.0 { &[] } else { &theirs };
@@ -89,7 +86,7 @@ pub(super) fn lesson(recipe: &Recipe, student: &mut Model, cx: &mut Context) -> 
     let mut answers: Vec<Answer> = match asked.is_empty() {
         true => Vec::new(),
         false => {
-            let together = samples_of_an_answer(&teacher, &samples[1]).min(MOST);
+            let together = samples_of_an_answer(&teacher, &samples[1]).min(ASKED_TOGETHER);
             let inputs = |index: usize| to_teacher.inputs(&all.inputs[index]);
             ask(&teacher, &asked, together, all.inputs.len(), inputs).map_err(failed)?
         }

@@ -6,6 +6,7 @@
 use ndarray::{Array2, ArrayViewD, Axis};
 
 use super::failed;
+use super::lessons::ASKED_TOGETHER;
 use crate::ir::op::{Add, Conv, MatMul};
 use crate::ir::{Model, Tensor, ValueId};
 use crate::pass::PassError;
@@ -16,9 +17,6 @@ use crate::train::lessons::{Answer, ask};
 
 /// Samples that projections are fitted to at most.
 const SAMPLES: usize = 64;
-
-/// Samples that run together at most.
-const TOGETHER: usize = 32;
 
 pub(super) struct Projection {
     /// What is projected, and its axis of channels: 1 of images, the last of others.
@@ -80,7 +78,7 @@ impl Projection {
         let Some(&first) = learned.first().filter(|_| !projections.is_empty()) else { return Ok(()) };
         let samples: Vec<usize> = learned.iter().copied().step_by(learned.len().div_ceil(SAMPLES)).collect();
         let values: Vec<ValueId> = projections.iter().map(|projection| projection.x).collect();
-        let together = samples_of_an_answer(model, &inputs[first]).min(TOGETHER);
+        let together = samples_of_an_answer(model, &inputs[first]).min(ASKED_TOGETHER);
         let of = |index: usize| inputs[samples[index]].clone();
         let given = ask(model, &values, together, samples.len(), of).map_err(failed)?;
         for (projection, given) in projections.iter().zip(&given) {
