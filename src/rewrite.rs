@@ -4,6 +4,8 @@
 //! attempt with a [`Miss`] through `?`, and the reason is kept for `--explain`. The replacement always computes the very
 //! value the old node computed, so names, graph outputs and readers stay as they were.
 
+pub mod gelu;
+
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap, HashSet};

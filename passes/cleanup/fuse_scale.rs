@@ -9,10 +9,9 @@ use crate::ir::op::{Add, Div, Mul, Sub};
 use crate::ir::{Model, NodeId, Operation, Use, ValueId};
 use crate::pass::{Context, Pass, PassError, PassInfo};
 use crate::require;
-use crate::rewrite::{Draft, Match, Miss, Rewrite, Rules, Site};
+use crate::rewrite::{Draft, Match, Miss, Rewrite, Rules, Site, gelu};
 
 use super::affine::Affine;
-use super::gelu;
 use super::layer::{LAYERS, Layer};
 
 pub const INFO: PassInfo = PassInfo::of::<FuseScale>("fuse-scale", "Merge scales and shifts by constants into layers");

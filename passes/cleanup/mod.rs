@@ -15,7 +15,6 @@ pub mod fuse_matmul_add;
 pub mod fuse_pad;
 pub mod fuse_scale;
 pub mod fuse_transposes;
-mod gelu;
 pub mod inline_branches;
 pub mod inline_functions;
 mod layer;

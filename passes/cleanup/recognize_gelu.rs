@@ -6,9 +6,8 @@ use crate::ir::op::{Gelu, Mul};
 use crate::ir::{Model, Op};
 use crate::pass::{Context, Pass, PassError, PassInfo};
 use crate::require;
-use crate::rewrite::{Match, Rewrite, Rules, Site};
+use crate::rewrite::{Match, Rewrite, Rules, Site, gelu};
 
-use super::gelu;
 use super::upgrade_opset;
 
 pub const INFO: PassInfo =
