@@ -9,7 +9,8 @@
 use std::cell::Cell;
 
 use super::aligned::Aligned;
-use super::exponential::{exponentials, multiply_add};
+use super::rounded::{multiply_add, softmax};
+use super::widest::{self, Loop};
 
 /// A matrix in memory: its element (row, column) is `values[row · strides[0] + column · strides[1]]`.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +75,23 @@ impl<'a> FloatMatrix<'a> {
     }
 }
 
+/// Blocks of rows, one after the other.
+struct Blocks<'a> {
+    attention: &'a Attention<'a>,
+    scratch: &'a mut Scratch,
+    output: &'a mut [f32],
+    stride: usize,
+}
+
+impl Loop for Blocks<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) {
+        self.attention.run_blocks::<FUSED>(self.scratch, self.output, self.stride);
+    }
+}
+
 impl Attention<'_> {
     /// Writes queries x width results, in rows that are `stride` apart.
     pub fn run(&self, output: &mut [f32], stride: usize) {
@@ -84,35 +102,8 @@ impl Attention<'_> {
         assert!(rows == 0 || output.len() >= (rows - 1) * stride + width, "the output is too short");
         [Some(*q), Some(*k), Some(*v), *mask].iter().flatten().for_each(FloatMatrix::check);
         let mut scratch = SCRATCH.take();
-        self.run_widest(&mut scratch, output, stride);
+        widest::run(Blocks { attention: self, scratch: &mut scratch, output, stride });
         SCRATCH.set(scratch);
-    }
-
-    /// Not through [`widest`](super::widest): here is fused what an instruction fuses.
-    fn run_widest(&self, scratch: &mut Scratch, output: &mut [f32], stride: usize) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            #[target_feature(enable = "avx2,fma")]
-            fn with_avx2(attention: &Attention, scratch: &mut Scratch, output: &mut [f32], stride: usize) {
-                attention.run_blocks::<true>(scratch, output, stride);
-            }
-            #[target_feature(enable = "avx2,fma,avx512f")]
-            fn with_avx512(attention: &Attention, scratch: &mut Scratch, output: &mut [f32], stride: usize) {
-                attention.run_blocks::<true>(scratch, output, stride);
-            }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                // SAFETY: the CPU has what the function is compiled for.
-                return match is_x86_feature_detected!("avx512f") {
-                    true => unsafe { with_avx512(self, scratch, output, stride) },
-                    false => unsafe { with_avx2(self, scratch, output, stride) },
-                };
-            }
-        }
-        // Without an instruction for it, `mul_add` is a slow call.
-        match cfg!(target_arch = "aarch64") {
-            true => self.run_blocks::<true>(scratch, output, stride),
-            false => self.run_blocks::<false>(scratch, output, stride),
-        }
     }
 
     #[inline(always)]
@@ -131,7 +122,6 @@ impl Attention<'_> {
                 self.q.copy_row(start + row, &mut queries[row * depth..][..depth]);
             }
             keys.multiply::<FUSED>(queries, depth, count, scores);
-            let mut sums = [0f32; BLOCK];
             for (row, scores) in scores.chunks_exact_mut(keys.stride()).take(count).enumerate() {
                 let scores = &mut scores[..keys.columns];
                 if self.scale != 1.0 {
@@ -142,14 +132,11 @@ impl Attention<'_> {
                 if let Some(mask) = &self.mask {
                     add_mask(scores, mask, start + row);
                 }
-                sums[row] = exponentials::<FUSED>(scores);
+                softmax::<FUSED>(scores);
             }
             values.multiply::<FUSED>(scores, keys.stride(), count, results);
             for (row, results) in results.chunks_exact(values.stride()).take(count).enumerate() {
-                let factor = 1.0 / sums[row];
-                for (y, x) in output[(start + row) * stride..][..width].iter_mut().zip(results) {
-                    *y = x * factor;
-                }
+                output[(start + row) * stride..][..width].copy_from_slice(&results[..width]);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! exp of floats and what is made of it, in a form that the compiler vectorizes.
+//! exp of floats and what is made of it, in a form that the compiler vectorizes, the same on all CPUs.
 
 // Loops over registers are counted: an iterator may stay a call.
 #![allow(clippy::needless_range_loop)]
@@ -6,36 +6,30 @@
 /// Floats that are summed side by side, so that the order of a sum does not depend on the CPU.
 pub(super) const LANES: usize = 16;
 
-/// a · b + c, rounded once if `FUSED`: where there is no instruction for that, it is a slow call.
-#[inline(always)]
-pub(super) fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
-    if FUSED { a.mul_add(b, c) } else { a * b + c }
-}
-
 /// 1.5 · 2²³: adding it rounds to an integer, which is then in the lowest bits.
 const ROUNDING: f32 = 12_582_912.0;
 
 /// e^(x - n · ln 2), where that is at most ln 2 / 2 from 0, by the polynomial of Cephes' `expf`.
 #[inline(always)]
-fn exp_of_rest<const FUSED: bool>(x: f32, n: f32) -> f32 {
+fn exp_of_rest(x: f32, n: f32) -> f32 {
     // ln 2 in two parts, the first of which has few enough bits that its products are exact.
     const LN_2: [f32; 2] = [355.0 / 512.0, -2.121_944_4e-4];
-    let r = multiply_add::<FUSED>(n, -LN_2[1], multiply_add::<FUSED>(n, -LN_2[0], x));
+    let r = n * -LN_2[1] + (n * -LN_2[0] + x);
     let mut p = 1.987_569_2e-4;
     for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1] {
-        p = multiply_add::<FUSED>(p, r, coefficient);
+        p = p * r + coefficient;
     }
-    multiply_add::<FUSED>(p * r, r, r) + 1.0
+    p * r * r + r + 1.0
 }
 
 /// eˣ of x ≤ 0 within two units of the last place; what would be smaller than the smallest normal number is 0.
 #[inline(always)]
-pub(super) fn exp_of_negative<const FUSED: bool>(x: f32) -> f32 {
+pub(super) fn exp_of_negative(x: f32) -> f32 {
     const LOWEST: f32 = -87.336_54;
     // A comparison, unlike `max`, lets NaN pass.
     let within = if x < LOWEST { LOWEST } else { x };
-    let shifted = multiply_add::<FUSED>(within, std::f32::consts::LOG2_E, ROUNDING);
-    let mantissa = exp_of_rest::<FUSED>(within, shifted - ROUNDING);
+    let shifted = within * std::f32::consts::LOG2_E + ROUNDING;
+    let mantissa = exp_of_rest(within, shifted - ROUNDING);
     let exponent = shifted.to_bits().wrapping_sub(ROUNDING.to_bits()).wrapping_add(127);
     if x < LOWEST { 0.0 } else { mantissa * f32::from_bits(exponent << 23) }
 }
@@ -48,7 +42,7 @@ pub(super) fn exp(x: f32) -> f32 {
     const LOWEST: f32 = -103.972_08;
     let within = x.clamp(-104.0, 89.0);
     let shifted = within * std::f32::consts::LOG2_E + ROUNDING;
-    let mantissa = exp_of_rest::<false>(within, shifted - ROUNDING);
+    let mantissa = exp_of_rest(within, shifted - ROUNDING);
     let n = shifted.to_bits().wrapping_sub(ROUNDING.to_bits()) as i32;
     // 2ⁿ in two factors, each of which is a normal number.
     let power = |n: i32| f32::from_bits((n.wrapping_add(127) as u32) << 23);
@@ -60,7 +54,7 @@ pub(super) fn exp(x: f32) -> f32 {
 /// 1 / (1 + e⁻ˣ)
 #[inline(always)]
 pub(super) fn sigmoid(x: f32) -> f32 {
-    let e = exp_of_negative::<false>(-x.abs());
+    let e = exp_of_negative(-x.abs());
     if x < 0.0 { e / (1.0 + e) } else { 1.0 / (1.0 + e) }
 }
 
@@ -72,7 +66,7 @@ pub(super) fn tanh(x: f32) -> f32 {
     for coefficient in [2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
         p = p * square + coefficient;
     }
-    let e = exp_of_negative::<false>(-2.0 * x.abs());
+    let e = exp_of_negative(-2.0 * x.abs());
     let far = ((1.0 - e) / (1.0 + e)).copysign(x);
     if x.abs() < 0.625 { p * square * x + x } else { far }
 }
@@ -104,7 +98,7 @@ pub(super) fn gelu(x: f32) -> f32 {
 
 /// Makes exp(x - max) of a row, and returns their sum: softmax but for the division.
 #[inline(always)]
-pub(super) fn exponentials<const FUSED: bool>(row: &mut [f32]) -> f32 {
+pub(super) fn exponentials(row: &mut [f32]) -> f32 {
     let (whole, rest) = row.as_chunks_mut::<LANES>();
     let mut highest = [f32::NEG_INFINITY; LANES];
     for chunk in &*whole {
@@ -119,12 +113,12 @@ pub(super) fn exponentials<const FUSED: bool>(row: &mut [f32]) -> f32 {
     let mut sums = [0f32; LANES];
     for chunk in whole {
         for lane in 0..LANES {
-            chunk[lane] = exp_of_negative::<FUSED>(chunk[lane] - max);
+            chunk[lane] = exp_of_negative(chunk[lane] - max);
             sums[lane] += chunk[lane];
         }
     }
     for (x, sum) in rest.iter_mut().zip(&mut sums) {
-        *x = exp_of_negative::<FUSED>(*x - max);
+        *x = exp_of_negative(*x - max);
         *sum += *x;
     }
     sum(sums)

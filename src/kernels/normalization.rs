@@ -1,36 +1,49 @@
-//! Layer normalization of floats.
+//! Layer normalization of floats that stand between integers, in the order of sums that MLAS has for AVX2.
 
 // Loops over registers are counted: an iterator may stay a call.
 #![allow(clippy::needless_range_loop)]
 
-use super::exponential::{LANES, sum};
-use super::widest::widest;
+use super::rounded::multiply_add;
+use super::widest::{self, Loop, widest};
+
+/// Floats that are summed side by side.
+const LANES: usize = 8;
 
 /// Normalizes rows of `scale.len()` elements: (x - mean) / √(variance + ε) · scale + bias.
 pub fn layer_normalization(x: &mut [f32], epsilon: f32, scale: &[f32], bias: Option<&[f32]>) {
     let length = scale.len();
     assert!(length > 0 && x.len().is_multiple_of(length), "rows of {length} elements");
     assert!(bias.is_none_or(|bias| bias.len() == length), "a bias for each element of a row");
-    widest(
-        #[inline(always)]
-        || {
-            for row in x.chunks_exact_mut(length) {
-                normalize(row, epsilon, scale, bias);
-            }
-        },
-    );
+    widest::run(Rows { x, epsilon, scale, bias });
+}
+
+struct Rows<'a> {
+    x: &'a mut [f32],
+    epsilon: f32,
+    scale: &'a [f32],
+    bias: Option<&'a [f32]>,
+}
+
+impl Loop for Rows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) {
+        for row in self.x.chunks_exact_mut(self.scale.len()) {
+            normalize::<FUSED>(row, self.epsilon, self.scale, self.bias);
+        }
+    }
 }
 
 #[inline(always)]
-fn normalize(row: &mut [f32], epsilon: f32, scale: &[f32], bias: Option<&[f32]>) {
-    let length = row.len() as f32;
-    let mean = shifted_sum::<false>(row, 0.0) / length;
-    let variance = shifted_sum::<true>(row, mean) / length;
+fn normalize<const FUSED: bool>(row: &mut [f32], epsilon: f32, scale: &[f32], bias: Option<&[f32]>) {
+    let mean = (sum(row) / row.len() as f64) as f32;
+    let variance = sum_of_squares::<FUSED>(row, mean) / row.len() as f32;
     let factor = 1.0 / (variance + epsilon).sqrt();
     match bias {
         Some(bias) => {
             for ((x, scale), bias) in row.iter_mut().zip(scale).zip(bias) {
-                *x = (*x - mean) * factor * scale + bias;
+                *x = multiply_add::<FUSED>((*x - mean) * factor, *scale, *bias);
             }
         }
         None => {
@@ -39,6 +52,45 @@ fn normalize(row: &mut [f32], epsilon: f32, scale: &[f32], bias: Option<&[f32]>)
             }
         }
     }
+}
+
+#[inline(always)]
+fn sum(row: &[f32]) -> f64 {
+    let mut sums = [0f64; LANES];
+    let (whole, rest) = row.as_chunks::<LANES>();
+    for chunk in whole {
+        for lane in 0..LANES {
+            sums[lane] += f64::from(chunk[lane]);
+        }
+    }
+    for (sum, &x) in sums.iter_mut().zip(rest) {
+        *sum += f64::from(x);
+    }
+    sums.iter().sum()
+}
+
+/// Σ (x - mean)².
+#[inline(always)]
+fn sum_of_squares<const FUSED: bool>(row: &[f32], mean: f32) -> f32 {
+    let mut sums = [0f32; LANES];
+    let (whole, rest) = row.as_chunks::<LANES>();
+    for chunk in whole {
+        for lane in 0..LANES {
+            let x = chunk[lane] - mean;
+            sums[lane] = multiply_add::<FUSED>(x, x, sums[lane]);
+        }
+    }
+    let [a, b, c, d, e, f, g, h] = sums;
+    let mut sum = ((a + e) + (c + g)) + ((b + f) + (d + h));
+    // Four at once are squared before they are added, those behind them while they are.
+    let (four, rest) = rest.as_chunks::<4>();
+    for x in four.iter().flatten() {
+        sum += (x - mean) * (x - mean);
+    }
+    for x in rest {
+        sum = multiply_add::<FUSED>(x - mean, x - mean, sum);
+    }
+    sum
 }
 
 /// a + b, element by element.
@@ -52,25 +104,4 @@ pub fn add_floats(a: &[f32], b: &[f32], output: &mut [f32]) {
             }
         },
     );
-}
-
-/// Σ (x - shift), or of its squares.
-#[inline(always)]
-fn shifted_sum<const SQUARED: bool>(row: &[f32], shift: f32) -> f32 {
-    let mut sums = [0f32; LANES];
-    let (whole, rest) = row.as_chunks::<LANES>();
-    for chunk in whole {
-        for lane in 0..LANES {
-            sums[lane] += power::<SQUARED>(chunk[lane] - shift);
-        }
-    }
-    for (sum, &x) in sums.iter_mut().zip(rest) {
-        *sum += power::<SQUARED>(x - shift);
-    }
-    sum(sums)
-}
-
-#[inline(always)]
-fn power<const SQUARED: bool>(x: f32) -> f32 {
-    if SQUARED { x * x } else { x }
 }

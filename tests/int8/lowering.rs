@@ -109,7 +109,8 @@ fn floats_between_integers_are_as_exact_as_tracts() {
             let inputs = inputs(&model, &mut seed);
             let (found, expected) = (integers.run(&inputs).unwrap(), reals.run(&inputs).unwrap());
             for (found, expected) in found.iter().zip(&expected) {
-                let (found, expected) = (found.floats().unwrap(), expected.floats().unwrap());
+                // Bytes are compared by the test above.
+                let (Some(found), Some(expected)) = (found.floats(), expected.floats()) else { continue };
                 let range = expected.iter().fold(0f32, |range, x| range.max(x.abs()));
                 for (found, expected) in found.iter().zip(expected.iter()) {
                     assert!((found - expected).abs() <= 1e-5 * range, "{}: {found} {expected}", path.display());

@@ -1,7 +1,7 @@
 //! Quantized models that ONNX Runtime made and ran: `testdata/expected/make.py` wrote both down.
 //!
 //! `int8_full` has weights of 8 bits and was run on a CPU without VNNI, where products saturate; `int8_reduced` has
-//! weights of 7 bits, which never do.
+//! weights of 7 bits, which never do. `int8_transformer` has floats between its integers, and gives floats.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -51,4 +51,9 @@ fn seven_bits_give_what_onnx_runtime_gives() {
 #[test]
 fn eight_bits_saturate_as_in_onnx_runtime_without_vnni() {
     equal("int8_full", Arithmetic::Saturating, 21);
+}
+
+#[test]
+fn floats_between_integers_round_as_in_onnx_runtime() {
+    equal("int8_transformer", Arithmetic::Exact, 9);
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::kernels::blocked::FloatIsa;
-use crate::kernels::exponential;
+use crate::kernels::{exponential, rounded};
 
 /// A matrix with gaps, or transposed, and its elements.
 struct Operand {
@@ -86,7 +86,7 @@ proptest! {
     fn exp_is_right_to_two_units_of_the_last_place(x in -87.3f32..0.0) {
         let expected = f64::from(x).exp();
         let unit = f64::from((expected as f32).next_up() - expected as f32);
-        for found in [exponential::exp_of_negative::<true>(x), exponential::exp_of_negative::<false>(x)] {
+        for found in [exponential::exp_of_negative(x), rounded::exp_of_negative::<true>(x), rounded::exp_of_negative::<false>(x)] {
             prop_assert!((f64::from(found) - expected).abs() <= 2.0 * unit, "{found} {expected}");
         }
     }
@@ -103,24 +103,29 @@ proptest! {
         prop_assert!(close(exponential::tanh(x), of.tanh(), 4.0), "tanh {x}");
         prop_assert!(close(exponential::sigmoid(x), 1.0 / (1.0 + (-of).exp()), 4.0) || x < -87.0, "sigmoid {x}");
         prop_assert!(close(exponential::erf(x), erf(of), 12.0), "erf {x} {} {}", exponential::erf(x), erf(of));
+        prop_assert!(close(rounded::erf::<true>(x), erf(of), 2.0), "erf {x} {} {}", rounded::erf::<true>(x), erf(of));
     }
 
     #[test]
     fn gelu_is_half_of_x_times_one_and_erf(x in -20f32..20.0) {
         let expected = 0.5 * f64::from(x) * (1.0 + erf(f64::from(x) * std::f64::consts::FRAC_1_SQRT_2));
-        prop_assert!((f64::from(exponential::gelu(x)) - expected).abs() < 1e-6 * f64::from(x.abs().max(1.0)), "gelu {x}");
+        for found in [exponential::gelu(x), rounded::gelu::<true>(x), rounded::gelu::<false>(x)] {
+            prop_assert!((f64::from(found) - expected).abs() < 1e-6 * f64::from(x.abs().max(1.0)), "gelu {x}");
+        }
     }
 
     #[test]
     fn softmax_is_each_exponential_over_their_sum(rows in 0usize..4, length in 1usize..70, seed in any::<u64>()) {
         let mut noise = Noise::new(seed);
         let x: Vec<f32> = (0..rows * length).map(|_| noise.real(-9.0, 9.0)).collect();
-        let mut y = vec![f32::NAN; x.len()];
-        softmax(&x, length, &mut y);
-        for (x, y) in x.chunks(length).zip(y.chunks(length)) {
-            let sum: f64 = x.iter().map(|&x| f64::from(x).exp()).sum();
-            for (&x, &y) in x.iter().zip(y) {
-                prop_assert!((f64::from(y) - f64::from(x).exp() / sum).abs() < 1e-6, "{y}");
+        for softmax in [softmax, rounded_softmax] {
+            let mut y = vec![f32::NAN; x.len()];
+            softmax(&x, length, &mut y);
+            for (x, y) in x.chunks(length).zip(y.chunks(length)) {
+                let sum: f64 = x.iter().map(|&x| f64::from(x).exp()).sum();
+                for (&x, &y) in x.iter().zip(y) {
+                    prop_assert!((f64::from(y) - f64::from(x).exp() / sum).abs() < 1e-6, "{y}");
+                }
             }
         }
     }
@@ -206,8 +211,10 @@ fn functions_have_their_limits() {
 
 #[test]
 fn exp_has_its_limits() {
-    assert_eq!(exponential::exp_of_negative::<true>(f32::NEG_INFINITY), 0.0);
-    assert_eq!(exponential::exp_of_negative::<true>(-1e30), 0.0);
-    assert_eq!(exponential::exp_of_negative::<true>(0.0), 1.0);
-    assert!(exponential::exp_of_negative::<true>(f32::NAN).is_nan());
+    for exp in [exponential::exp_of_negative, rounded::exp_of_negative::<true>, rounded::exp_of_negative::<false>] {
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp(-1e30), 0.0);
+        assert_eq!(exp(0.0), 1.0);
+        assert!(exp(f32::NAN).is_nan());
+    }
 }

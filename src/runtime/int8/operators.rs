@@ -13,7 +13,7 @@ pub const DOMAIN: &str = "onnxshrink";
 pub const PREFIX: &str = "Onnxshrink";
 
 /// Those that stand between integers, but compute floats.
-pub const OF_FLOATS: &[&str] = &[Attention::NAME, LayerNorm::NAME];
+pub const OF_FLOATS: &[&str] = &[Attention::NAME, Gelu::NAME, LayerNorm::NAME, Softmax::NAME];
 
 ops! {
     domain "onnxshrink", prefix "Onnxshrink";
@@ -168,6 +168,14 @@ ops! {
     }
     /// Layer normalization of the floats x + other over their last axis.
     LayerNorm [1, 1] (x: ValueId, scale: ValueId, bias: Option<ValueId>, other: Option<ValueId>) { epsilon: f32 = 1e-5 }
+    /// Softmax of floats over the last axis.
+    Softmax [1, 1] (x: ValueId) {}
+    /// x · (1 + erf(x / √2)) / 2 · factors of floats, with one factor for each index of the last axis. The result is u8 where
+    /// `y_scale` is given, otherwise float.
+    Gelu [1, 1] (x: ValueId, factors: Option<ValueId>) {
+        y_scale: Option<f32> = None,
+        y_zero_point: i64 = 0,
+    }
 
     /// The mean over space.
     GlobalAveragePool [1, 1] (x: ValueId) {

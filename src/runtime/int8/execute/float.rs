@@ -1,13 +1,13 @@
-//! Attention and layer normalization.
+//! Attention, softmax, layer normalization and GELU.
 
 use rayon::prelude::*;
 use tract_onnx::tract_core::broadcast::multi_broadcast;
 use tract_onnx::tract_core::internal::*;
 
 use super::matmul::{batch, place};
-use super::{Constants, Execute, Operands, Shapes, filled, int8, strides};
+use super::{Constants, Execute, Operands, Shapes, filled, int8, quantization, strides};
 use crate::ir::ValueId;
-use crate::kernels::{self, FloatMatrix};
+use crate::kernels::{self, Activated, FloatMatrix};
 
 /// Multiplications of one product below which heads stay on one thread.
 const WORTH_SHARING: usize = 1 << 20;
@@ -149,6 +149,27 @@ impl Execute for int8::Attention {
     }
 }
 
+impl Execute for int8::Softmax {
+    type Prepared = ();
+
+    fn prepare(&self, _: &Constants, _: &Shapes) -> TractResult<()> {
+        Ok(())
+    }
+
+    fn result_type(&self) -> DatumType {
+        DatumType::F32
+    }
+
+    fn result_shape(&self, shapes: &Shapes) -> TractResult<TVec<TDim>> {
+        Ok(shapes[self.x].into())
+    }
+
+    fn run(&self, _: &(), operands: &Operands) -> TractResult<Tensor> {
+        let (x, shape) = (operands.elements::<f32>(self.x)?, operands.shape(self.x));
+        filled(shape, |y| kernels::rounded_softmax(x, shape.last().copied().unwrap_or(1), y))
+    }
+}
+
 impl Execute for int8::LayerNorm {
     /// Scale and bias.
     type Prepared = (Vec<f32>, Option<Vec<f32>>);
@@ -208,6 +229,46 @@ impl Execute for int8::LayerNorm {
                     normalize(y);
                 })
             }
+        }
+    }
+}
+
+impl Execute for int8::Gelu {
+    type Prepared = kernels::Gelu;
+
+    fn constants(&self) -> Vec<ValueId> {
+        self.factors.into_iter().collect()
+    }
+
+    fn prepare(&self, constants: &Constants, shapes: &Shapes) -> TractResult<kernels::Gelu> {
+        let factors = self.factors.map(|factors| constants.elements::<f32>(factors)).transpose()?;
+        let factors = factors.unwrap_or_default().to_vec();
+        if !factors.is_empty() {
+            let length = shapes[self.x].last().context("factors of a scalar")?;
+            ensure!(*length == factors.len().to_dim(), "{} factors for {length} elements", factors.len());
+        }
+        Ok(kernels::Gelu { factors })
+    }
+
+    fn result_type(&self) -> DatumType {
+        match self.y_scale {
+            Some(_) => DatumType::U8,
+            None => DatumType::F32,
+        }
+    }
+
+    fn result_shape(&self, shapes: &Shapes) -> TractResult<TVec<TDim>> {
+        Ok(shapes[self.x].into())
+    }
+
+    fn run(&self, gelu: &kernels::Gelu, operands: &Operands) -> TractResult<Tensor> {
+        let (x, shape) = (operands.elements::<f32>(self.x)?, operands.shape(self.x));
+        match self.y_scale {
+            Some(scale) => {
+                let to = quantization(scale, self.y_zero_point);
+                filled(shape, |y| gelu.run(x, Activated::Bytes(y, to)))
+            }
+            None => filled(shape, |y| gelu.run(x, Activated::Floats(y))),
         }
     }
 }

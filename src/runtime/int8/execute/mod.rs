@@ -28,6 +28,7 @@ pub(in crate::runtime) fn register(onnx: &mut Onnx) {
     one::<int8::DynamicConv>(onnx);
     one::<int8::DynamicMatMul>(onnx);
     one::<int8::Flip>(onnx);
+    one::<int8::Gelu>(onnx);
     one::<int8::GlobalAveragePool>(onnx);
     one::<int8::LayerNorm>(onnx);
     one::<int8::MatMul>(onnx);
@@ -35,6 +36,7 @@ pub(in crate::runtime) fn register(onnx: &mut Onnx) {
     one::<int8::Product>(onnx);
     one::<int8::Quantize>(onnx);
     one::<int8::Resize>(onnx);
+    one::<int8::Softmax>(onnx);
     one::<int8::Sum>(onnx);
     one::<int8::Table>(onnx);
 }

@@ -1,9 +1,10 @@
-//! Floats between integers: attention and layer normalization, as operators that read what they need where it is.
+//! Floats between integers: attention, softmax, layer normalization and GELU, as operators that read what they need where it is.
 
-use crate::ir::op::{Add, Div, LayerNormalization, MatMul, Mul, Softmax, Sum, Transpose};
+use crate::analysis::shapes::fixed_length;
+use crate::ir::op::{Add, Div, Gelu, LayerNormalization, MatMul, Mul, Softmax, Sum, Transpose};
 use crate::ir::{DType, ValueId};
 use crate::require;
-use crate::rewrite::{Match, Rewrite, Site};
+use crate::rewrite::{Match, Miss, Rewrite, Site, gelu};
 use crate::runtime::int8::operators as int8;
 
 /// MatMul(Softmax(MatMul(q, k) · scale + mask), v).
@@ -67,6 +68,14 @@ pub(super) fn transposed_attention(at: &Site, Transpose { x, perm }: Transpose) 
     at.rewrite().replace_root(int8::Attention { y_perm: perm, ..attention })
 }
 
+/// Softmax over the last axis, where it is not that of an attention.
+pub(super) fn softmax(at: &Site, Softmax { x, axis }: Softmax) -> Match<Rewrite> {
+    let rank = at.rank(x)? as i64;
+    require!(rank > 0 && (axis == -1 || axis == rank - 1), "not over the last axis");
+    require!(at.dtype(x)? == DType::F32, "not of float32");
+    at.rewrite().replace_root(int8::Softmax { x })
+}
+
 /// LayerNormalization over the last axis, of a sum if it is one.
 pub(super) fn layer_norm(at: &Site, node: LayerNormalization) -> Match<Rewrite> {
     require!(node.stash_type == 1, "computed in another precision");
@@ -89,4 +98,39 @@ pub(super) fn layer_norm(at: &Site, node: LayerNormalization) -> Match<Rewrite> 
     };
     let LayerNormalization { scale, bias, epsilon, .. } = node;
     at.rewrite().replace_root(int8::LayerNorm { x, scale, bias, other, epsilon })
+}
+
+/// GELU in the operators that exporters write for it.
+pub(super) fn written_out_gelu(at: &Site, _: Mul) -> Match<Rewrite> {
+    let x = gelu::exact(at, at.result())?;
+    require!(at.dtype(x)? == DType::F32, "not of float32");
+    at.rewrite().replace_root(int8::Gelu { x, factors: None, y_scale: None, y_zero_point: 0 })
+}
+
+pub(super) fn gelu(at: &Site, Gelu { x, approximate }: Gelu) -> Match<Rewrite> {
+    require!(approximate == "none", "by tanh");
+    require!(at.dtype(x)? == DType::F32, "not of float32");
+    at.rewrite().replace_root(int8::Gelu { x, factors: None, y_scale: None, y_zero_point: 0 })
+}
+
+/// Gelu · factors.
+pub(super) fn scaled_gelu(at: &Site, Mul { a, b }: Mul) -> Match<Rewrite> {
+    let (scaled, factors) = if at.model.constant(b).is_some() { (a, b) } else { (b, a) };
+    let gelu: int8::Gelu = at.feeder(scaled)?;
+    require!(gelu.factors.is_none() && gelu.y_scale.is_none(), "scaled or quantized already");
+    let tensor = at.tensor(factors)?;
+    require!(tensor.dtype() == DType::F32, "factors that are not of float32");
+    let lengths = at.shapes().lengths(gelu.x).ok_or(Miss("its shape is not known"))?;
+    let last = lengths.last().and_then(fixed_length);
+    let is_row = tensor.rank() <= lengths.len() && tensor.shape().last() == Some(&tensor.len());
+    require!(is_row && last == Some(tensor.len()), "no factor for each index of the last axis");
+    at.rewrite().replace_root(int8::Gelu { factors: Some(factors), ..gelu })
+}
+
+/// Images are left: the layout of their bytes is chosen where they are quantized.
+pub(super) fn quantized_gelu(at: &Site, to: int8::Quantize) -> Match<Rewrite> {
+    let gelu: int8::Gelu = at.feeder(to.x)?;
+    require!(gelu.y_scale.is_none() && !to.channels_last, "quantized already, or with channels last");
+    require!(at.rank(gelu.x)? <= 3, "perhaps an image");
+    at.rewrite().replace_root(int8::Gelu { y_scale: Some(to.scale), y_zero_point: to.zero_point, ..gelu })
 }

@@ -2,7 +2,8 @@
 //!
 //! The rules run in rounds: operators of quantized operands are written out; DequantizeLinear sinks through what only moves
 //! elements; what ends in a QuantizeLinear becomes one operator; then what takes dequantized operands and gives reals; then
-//! what is slow in reals; the rest is left to tract between operators that quantize and dequantize.
+//! what is slow in reals, or rounds otherwise in ONNX Runtime; the rest is left to tract between operators that quantize and
+//! dequantize.
 
 mod borders;
 mod conv;
@@ -23,8 +24,8 @@ use std::rc::Rc;
 use crate::analysis::Shapes;
 use crate::ir::Model;
 use crate::ir::op::{
-    Add, Concat, Conv, ConvTranspose, DequantizeLinear, Gemm, LayerNormalization, MatMul, MaxPool, Mul, QuantizeLinear,
-    Resize, Transpose,
+    Add, Concat, Conv, ConvTranspose, DequantizeLinear, Gelu, Gemm, LayerNormalization, MatMul, MaxPool, Mul,
+    QuantizeLinear, Resize, Softmax, Transpose,
 };
 use crate::rewrite::Rules;
 use crate::runtime::int8::operators as int8;
@@ -91,10 +92,15 @@ pub(super) fn recognize(model: &mut Model, shapes: &OnceCell<Rc<Shapes>>) {
             .on::<MatMul, _>(float::attention)
             .on::<Transpose, _>(float::transposed_attention)
             .on::<LayerNormalization, _>(float::layer_norm)
+            .on::<Mul, _>(float::written_out_gelu)
+            .on::<Gelu, _>(float::gelu)
+            .on::<Mul, _>(float::scaled_gelu)
+            .on::<int8::Quantize, _>(float::quantized_gelu)
             .on::<QuantizeLinear, _>(borders::quantize)
             .on::<DequantizeLinear, _>(borders::dequantize)
             .on::<int8::Flip, _>(borders::flipped_back)
             .on::<int8::Flip, _>(borders::flipped_beyond),
+        Rules::new().on::<Softmax, _>(float::softmax),
     ];
     for rules in rounds {
         // What was not met is no news: it runs in reals.
