@@ -14,7 +14,7 @@ mod until;
 use crate::pass::PassInfo;
 
 pub use prune::{CutSensitivity, GroupSensitivity, channel_sensitivities};
-pub use quantize::{Sensitivity, sensitivities};
+pub use quantize::{Sensitivity, Target, sensitivities};
 
 /// Every pass, in the order `onnxshrink passes` lists them.
 pub const ALL: &[PassInfo] = &[

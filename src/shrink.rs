@@ -12,7 +12,7 @@ use crate::ir::{Model, VerifierError};
 use crate::measure::{self, Check, CompareError, Comparison, ModelSize, Profile};
 use crate::onnx::{self, Names, ReadError, WriteError, WriteOptions, Written};
 use crate::pass::{Context, Needs, NotationError, PassReport, Pipeline, PipelineError};
-use crate::passes;
+use crate::passes::{self, Target};
 use crate::runtime::{Execution, Runner};
 
 mod arithmetics;
@@ -53,6 +53,8 @@ pub struct Job {
     pub profile: bool,
     /// The text of a pipeline; the default one if there is none.
     pub passes: Option<String>,
+    /// What the result is for, where the pass that quantizes does not say.
+    pub target: Option<Target>,
     /// Samples for passes that need them, and for the check.
     pub data: Option<PathBuf>,
     /// Samples for the check alone.
@@ -283,7 +285,14 @@ impl Job {
 
     /// The pipeline with the pass in front that raises older models to the opset that the passes know.
     fn pipeline(&self, default: &str) -> Result<Pipeline, NotationError> {
-        let asked = Pipeline::parse(self.passes.as_deref().unwrap_or(default), passes::ALL)?;
+        let mut asked = Pipeline::parse(self.passes.as_deref().unwrap_or(default), passes::ALL)?;
+        if let Some(target) = self.target {
+            if !asked.contains(sensitivity::QUANTIZE) {
+                let what = "`--target` says what it writes for, but it is not among the passes".into();
+                return Err(NotationError::BadOption { pass: sensitivity::QUANTIZE.into(), what });
+            }
+            asked = asked.with_option(sensitivity::QUANTIZE, "target", target.to_string().into());
+        }
         match asked.is_empty() || asked.contains("upgrade-opset") {
             true => Ok(asked),
             false => asked.after_implied("upgrade-opset", passes::ALL),

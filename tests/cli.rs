@@ -216,6 +216,23 @@ fn a_pass_that_finds_nothing_fails_where_that_is_asked_for() {
 }
 
 #[test]
+fn the_target_is_that_of_the_pass_unless_the_pass_has_its_own() {
+    let folder = folder();
+    let (_, output) = path(&folder, "small.onnx");
+    let passes_of = |arguments: &[&str]| {
+        let output = run(&[&[MODEL, "-o", &output, "--no-check", "--json"], arguments].concat());
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a report");
+        report["passes"].as_array().expect("passes").iter().map(|pass| pass["pass"].to_string()).collect::<Vec<_>>()
+    };
+    let given = passes_of(&["--target", "tensorrt"]);
+    assert!(given.iter().any(|pass| pass.contains("target=tensorrt")), "{given:?}");
+    let own = passes_of(&["--target", "tensorrt", "--passes", "quantize(mode=weights,target=openvino)"]);
+    assert!(
+        own.iter().any(|pass| pass.contains("target=openvino")) && !own.iter().any(|pass| pass.contains("tensorrt"))
+    );
+}
+
+#[test]
 fn a_recipe_gives_what_the_command_line_does_not() {
     let folder = folder();
     let (recipe, recipe_text) = path(&folder, "recipe.toml");

@@ -51,7 +51,7 @@ use grid::Levels;
 pub(super) use layer::{Layer, is_layer};
 pub use sensitivity::Sensitivity;
 pub(super) use sweep::{Change, Sweep};
-use target::Target;
+pub use target::Target;
 
 pub const INFO: PassInfo =
     PassInfo::of::<Quantize>("quantize", "Compute in int8 or float16, or store weights in int8 or int4");

@@ -1,6 +1,10 @@
 //! What a runtime makes of Q/DQ pairs: the one table of what each fuses and wants.
 
+use std::fmt;
+use std::str::FromStr;
+
 use schemars::JsonSchema;
+use serde::de::IntoDeserializer;
 use serde::{Deserialize, Serialize};
 
 use super::grid::Levels;
@@ -65,7 +69,33 @@ pub struct Traits {
 /// Operators that move elements and leave them as they are: int8 wherever their operand is.
 pub const MOVES: &[&str] = &["MaxPool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice"];
 
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Target, String> {
+        let known = || Target::ALL.map(|target| target.to_string()).join(", ");
+        let found = Target::deserialize(IntoDeserializer::<serde::de::value::Error>::into_deserializer(text));
+        found.map_err(|_| format!("there is no target `{text}`; there are {}", known()))
+    }
+}
+
 impl Target {
+    pub const ALL: [Target; 7] = [
+        Target::Onnxruntime,
+        Target::OnnxruntimeVnni,
+        Target::Tract,
+        Target::Tensorrt,
+        Target::Openvino,
+        Target::Qnn,
+        Target::Generic,
+    ];
+
     pub fn traits(self) -> Traits {
         // Measured in ONNX Runtime 1.32: Conv, Gemm and MatMul (with float results) become QLinearConv, QGemm and
         // MatMulIntegerToFloat; a Relu between Conv and Q keeps the Conv from being fused; Sigmoid, LeakyRelu and Softmax
@@ -169,19 +199,19 @@ impl Target {
 mod tests {
     use super::*;
 
-    const ALL: [Target; 7] = [
-        Target::Onnxruntime,
-        Target::OnnxruntimeVnni,
-        Target::Tract,
-        Target::Tensorrt,
-        Target::Openvino,
-        Target::Qnn,
-        Target::Generic,
-    ];
+    #[test]
+    fn every_target_is_found_by_its_name() {
+        for target in Target::ALL {
+            assert_eq!(target.to_string().parse(), Ok(target));
+        }
+        let missing = "there is no target `coreml`; there are onnxruntime, onnxruntime-vnni, tract, tensorrt, openvino, qnn, \
+                       generic";
+        assert_eq!("coreml".parse::<Target>(), Err(missing.into()));
+    }
 
     #[test]
     fn activations_are_absorbed_only_where_zero_can_be_the_end_of_the_grid() {
-        for target in ALL {
+        for target in Target::ALL {
             let traits = target.traits();
             assert!(!traits.absorbs || !traits.symmetric && !traits.concat_ties, "{target:?}");
         }
@@ -189,7 +219,7 @@ mod tests {
 
     #[test]
     fn products_saturate_on_the_target_that_may_be_any_cpu() {
-        let saturating: Vec<Target> = ALL.into_iter().filter(|target| target.saturates()).collect();
+        let saturating: Vec<Target> = Target::ALL.into_iter().filter(|target| target.saturates()).collect();
         assert_eq!(saturating, [Target::Onnxruntime]);
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::CliError;
 use crate::kernels::{Arithmetic, Isa};
+use crate::passes::Target;
 use crate::runtime::Execution;
 
 /// Options of the main command. A recipe is this struct in TOML; whatever the command line gives wins.
@@ -29,6 +30,11 @@ pub struct Settings {
     /// `onnxshrink passes` lists all; an empty text only reads and writes
     #[arg(long, value_name = "PASSES")]
     pub passes: Option<String>,
+    /// The runtime that the result is for: onnxruntime, onnxruntime-vnni, tract, tensorrt, openvino, qnn, generic
+    /// [default: onnxruntime]; `onnxshrink passes quantize` tells them apart
+    #[arg(long, value_name = "NAME")]
+    #[serde(deserialize_with = "named")]
+    pub target: Option<Target>,
     /// Keep the state of training in a folder after each epoch, and go on from what is there
     #[arg(long, value_name = "FOLDER")]
     pub checkpoint_dir: Option<PathBuf>,
@@ -136,6 +142,7 @@ impl Settings {
             student: self.student.or(recipe.student),
             teacher: self.teacher.or(recipe.teacher),
             passes: self.passes.or(recipe.passes),
+            target: self.target.or(recipe.target),
             checkpoint_dir: self.checkpoint_dir.or(recipe.checkpoint_dir),
             emit_training_graph: self.emit_training_graph.or(recipe.emit_training_graph),
             profile: self.profile || recipe.profile,

@@ -71,6 +71,7 @@ fn job(model: PathBuf, settings: &Settings) -> Result<Job, CliError> {
         student: settings.student.clone(),
         teacher: settings.teacher.clone(),
         passes: settings.passes.clone(),
+        target: settings.target,
         data: settings.data.clone(),
         test_data: settings.test_data.clone(),
         sizes: settings.shape.clone(),

@@ -79,7 +79,24 @@ impl Pipeline {
     /// # Panics
     /// If `pass` has no such option, or it takes no such entries.
     pub fn extended(&self, pass: &str, option: &str, entries: &[Json]) -> Pipeline {
-        Pipeline(self.0.iter().map(|item| extended(item, pass, option, entries)).collect())
+        self.edited(pass, |options| {
+            let list = options.entry(option).or_insert_with(|| Json::Array(Vec::new()));
+            list.as_array_mut().expect("the option is a list").extend_from_slice(entries);
+        })
+    }
+
+    /// The pipeline with an option of each `pass` that does not give it.
+    ///
+    /// # Panics
+    /// If `pass` has no such option, or it takes no such value.
+    pub fn with_option(&self, pass: &str, option: &str, value: Json) -> Pipeline {
+        self.edited(pass, |options| {
+            options.entry(option).or_insert_with(|| value.clone());
+        })
+    }
+
+    fn edited(&self, pass: &str, edit: impl Fn(&mut Map<String, Json>)) -> Pipeline {
+        Pipeline(self.0.iter().map(|item| edited(item, pass, &edit)).collect())
     }
 
     pub fn effect(&self) -> Effect {
@@ -165,14 +182,13 @@ fn implied(info: &'static PassInfo) -> Result<Item, NotationError> {
     Ok(item)
 }
 
-fn extended(item: &Item, pass: &str, option: &str, entries: &[Json]) -> Item {
+fn edited(item: &Item, pass: &str, edit: &impl Fn(&mut Map<String, Json>)) -> Item {
     match item {
-        Item::Repeat(items) => Item::Repeat(items.iter().map(|item| extended(item, pass, option, entries)).collect()),
+        Item::Repeat(items) => Item::Repeat(items.iter().map(|item| edited(item, pass, edit)).collect()),
         Item::Pass(step) => {
             let mut options = step.given.clone();
             if step.name() == pass {
-                let list = options.entry(option).or_insert_with(|| Json::Array(Vec::new()));
-                list.as_array_mut().expect("the option is a list").extend_from_slice(entries);
+                edit(&mut options);
             }
             let written = Written::Pass { name: step.name().into(), options };
             let mut item = resolve(written, std::slice::from_ref(step.info)).expect("it was made from such options");
@@ -440,6 +456,13 @@ mod tests {
         let y = model.append(model.main, "y", Identity { x });
         model.add_output(model.main, y);
         model
+    }
+
+    #[test]
+    fn an_option_is_added_where_it_is_not_given() {
+        let pipeline = parse("grow,tidy,grow(until=5)").with_option("grow", "until", 2.into());
+        let steps: Vec<String> = pipeline.steps().map(|step| format!("{step:#}")).collect();
+        assert_eq!(steps, ["grow(until=2)", "grow(until=2)", "idle", "grow(until=5)"]);
     }
 
     #[test]
