@@ -9,7 +9,7 @@
 use std::cell::Cell;
 
 use super::aligned::Aligned;
-use super::rounded::{multiply_add, softmax};
+use super::rounded::{ROWS, multiply_add, softmax};
 use super::widest::{self, Loop};
 
 /// A matrix in memory: its element (row, column) is `values[row · strides[0] + column · strides[1]]`.
@@ -38,7 +38,7 @@ pub struct Attention<'a> {
 const PANEL: usize = 16;
 
 /// Rows of a block.
-const BLOCK: usize = 24;
+const BLOCK: usize = ROWS;
 
 /// Rows of a tile: 6 x 16 sums in 12 of 16 registers of 256 bits.
 const TILE: usize = 6;
@@ -132,8 +132,8 @@ impl Attention<'_> {
                 if let Some(mask) = &self.mask {
                     add_mask(scores, mask, start + row);
                 }
-                softmax::<FUSED>(scores);
             }
+            softmax::<FUSED>(&mut scores[..count * keys.stride()], keys.columns, keys.stride());
             values.multiply::<FUSED>(scores, keys.stride(), count, results);
             for (row, results) in results.chunks_exact(values.stride()).take(count).enumerate() {
                 output[(start + row) * stride..][..width].copy_from_slice(&results[..width]);

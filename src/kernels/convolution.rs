@@ -67,7 +67,7 @@ impl ConvolutionShape {
                 epilogue: parameters.epilogue.columns(first, outputs),
             };
             let input = InputQuantization::of_zero_point(parameters.x_zero_point);
-            Product::new(dispatch, &matrix, parameters.weights.may_saturate(), constants, input)
+            Product::new(dispatch, &matrix, self.window.taps(), parameters.weights.may_saturate(), constants, input)
         };
         (0..self.groups).map(product).collect()
     }

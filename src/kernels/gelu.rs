@@ -1,7 +1,7 @@
 //! GELU of floats that stand between integers.
 
 use super::epilogue::Quantization;
-use super::rounded::gelu;
+use super::rounded::{PART, gelu};
 use super::widest::{self, Loop};
 
 /// x · (1 + erf(x / √2)) / 2 · factor.
@@ -19,13 +19,6 @@ pub enum Activated<'a> {
 
 impl Gelu {
     pub fn run(&self, x: &[f32], output: Activated) {
-        let length = match &output {
-            Activated::Floats(y) => y.len(),
-            Activated::Bytes(y, _) => y.len(),
-        };
-        assert_eq!(x.len(), length, "elements of the output");
-        let row = self.factors.len().max(1);
-        assert!(x.len().is_multiple_of(row), "rows of {row} elements");
         match output {
             Activated::Floats(y) => self.over(
                 x,
@@ -42,7 +35,10 @@ impl Gelu {
         }
     }
 
-    fn over<T>(&self, x: &[f32], output: &mut [T], finish: impl Fn(f32) -> T) {
+    fn over<T: Copy + Default>(&self, x: &[f32], output: &mut [T], finish: impl Fn(f32) -> T) {
+        assert_eq!(x.len(), output.len(), "elements of the output");
+        let row = self.factors.len().max(1);
+        assert!(x.len().is_multiple_of(row), "rows of {row} elements");
         widest::run(Over { gelu: self, x, output, finish });
     }
 }
@@ -54,21 +50,30 @@ struct Over<'a, T, F> {
     finish: F,
 }
 
-impl<T, F: Fn(f32) -> T> Loop for Over<'_, T, F> {
+impl<T: Copy + Default, F: Fn(f32) -> T> Loop for Over<'_, T, F> {
     type Output = ();
 
     #[inline(always)]
     fn run<const FUSED: bool>(self) {
         let Over { gelu: Gelu { factors }, x, output, finish } = self;
-        if factors.is_empty() {
-            for (y, &x) in output.iter_mut().zip(x) {
-                *y = finish(gelu::<FUSED>(x));
-            }
-            return;
-        }
-        for (y, x) in output.chunks_exact_mut(factors.len()).zip(x.chunks_exact(factors.len())) {
-            for ((y, &x), factor) in y.iter_mut().zip(x).zip(factors) {
-                *y = finish(gelu::<FUSED>(x) * factor);
+        let row = if factors.is_empty() { x.len().max(1) } else { factors.len() };
+        let mut buffer = [0.0; PART];
+        for (x, output) in x.chunks_exact(row).zip(output.chunks_exact_mut(row)) {
+            for (index, (x, output)) in x.chunks(PART).zip(output.chunks_mut(PART)).enumerate() {
+                let y = &mut buffer[..x.len()];
+                gelu::<FUSED>(x, y);
+                match factors.get(index * PART..) {
+                    Some(factors) if !factors.is_empty() => {
+                        for ((to, y), factor) in output.iter_mut().zip(&*y).zip(factors) {
+                            *to = finish(y * factor);
+                        }
+                    }
+                    _ => {
+                        for (to, &y) in output.iter_mut().zip(&*y) {
+                            *to = finish(y);
+                        }
+                    }
+                }
             }
         }
     }

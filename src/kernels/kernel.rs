@@ -3,7 +3,13 @@
 use super::epilogue::Epilogue;
 use super::isa::{Arithmetic, Dispatch, Isa};
 use super::packing::{Matrix, Panels};
+#[cfg(target_arch = "x86_64")]
+use super::pairs::PairedPanels;
 use super::terms::Terms;
+
+/// The share of granules in pairs that makes up for lower tiles.
+#[cfg(target_arch = "x86_64")]
+const WORTH_PAIRS: f64 = 0.3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kernel {
@@ -13,6 +19,11 @@ pub(super) enum Kernel {
     /// Pairs of products saturate; exact where the weights are too small for that.
     #[cfg(target_arch = "x86_64")]
     Avx2Bytes,
+    /// The same with granules in pairs, of one tap.
+    #[cfg(target_arch = "x86_64")]
+    Avx2Pairs {
+        saturating: bool,
+    },
     /// Exact; for weights that need 9 bits too.
     #[cfg(target_arch = "x86_64")]
     Avx2Words,
@@ -23,22 +34,27 @@ pub(super) enum Kernel {
 }
 
 impl Kernel {
-    /// `may_saturate`: whether ONNX Runtime multiplies such weights by `vpmaddubsw`.
-    pub(super) fn choose(dispatch: Dispatch, matrix: &Matrix, may_saturate: bool, terms: &Terms) -> Kernel {
+    /// For a matrix of so many `taps`. `may_saturate`: whether ONNX Runtime multiplies such weights by `vpmaddubsw`.
+    pub(super) fn choose(
+        dispatch: Dispatch,
+        matrix: &Matrix,
+        taps: usize,
+        may_saturate: bool,
+        terms: &Terms,
+    ) -> Kernel {
         dispatch.isa.require();
         let overflows = matrix.can_saturate();
         let saturating = dispatch.arithmetic == Arithmetic::Saturating && may_saturate && overflows;
         match dispatch.isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni if saturating => Kernel::Avx2Bytes,
+            Isa::AvxVnni if !saturating && suits_vnni(matrix, terms) => Kernel::AvxVnni,
             #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni if suits_vnni(matrix, terms) => Kernel::AvxVnni,
+            Isa::Avx512Vnni if !saturating && suits_vnni(matrix, terms) => Kernel::Avx512Vnni,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni if suits_vnni(matrix, terms) => Kernel::Avx512Vnni,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => match matrix.fits_bytes() && !overflows {
-                true => Kernel::Avx2Bytes,
-                false => Kernel::Avx2Words,
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => match matrix.fits_bytes() {
+                true if taps == 1 => Kernel::Avx2Pairs { saturating },
+                true if saturating || !overflows => Kernel::Avx2Bytes,
+                _ => Kernel::Avx2Words,
             },
             _ => Kernel::Portable { saturating },
         }
@@ -67,14 +83,24 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx2Words => 2,
             #[cfg(target_arch = "x86_64")]
-            Kernel::Avx2Bytes | Kernel::AvxVnni | Kernel::Avx512Vnni => 4,
+            Kernel::Avx2Bytes | Kernel::Avx2Pairs { .. } | Kernel::AvxVnni | Kernel::Avx512Vnni => 4,
         }
     }
 
-    pub(super) fn pack(self, matrix: &Matrix) -> Panels {
-        match self.granule() {
-            2 => Panels::words(matrix),
-            _ => Panels::bytes(matrix),
+    /// With the kernel that they are packed for: one without pairs, where too few are found.
+    pub(super) fn pack(self, matrix: &Matrix) -> (Kernel, Panels) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2Pairs { saturating } => {
+                let pairs = PairedPanels::new(matrix, !saturating);
+                let needs_halves = !saturating && matrix.can_saturate();
+                match pairs.share() >= WORTH_PAIRS || needs_halves {
+                    true => (self, Panels::Pairs(pairs)),
+                    false => (Kernel::Avx2Bytes, Panels::bytes(matrix)),
+                }
+            }
+            _ if self.granule() == 2 => (self, Panels::words(matrix)),
+            _ => (self, Panels::bytes(matrix)),
         }
     }
 }

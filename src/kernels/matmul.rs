@@ -78,7 +78,7 @@ impl MatMul {
             epilogue: parameters.epilogue.clone(),
         };
         let input = InputQuantization::of_zero_point(parameters.x_zero_point);
-        let product = Product::new(dispatch, &matrix, parameters.weights.may_saturate(), constants, input);
+        let product = Product::new(dispatch, &matrix, 1, parameters.weights.may_saturate(), constants, input);
         MatMul { shape, product }
     }
 

@@ -12,6 +12,8 @@ mod aligned;
 mod geometry;
 mod epilogue;
 mod packing;
+#[cfg(target_arch = "x86_64")]
+mod pairs;
 mod terms;
 mod portable;
 mod threads;
@@ -50,7 +52,7 @@ pub use gelu::{Activated, Gelu};
 pub use geometry::{Images, Window};
 pub use isa::{Arithmetic, Dispatch, Isa, UnknownName};
 pub use matmul::{ActivationMatMul, MatMul, MatMulShape, MatrixView};
-pub use normalization::{add_floats, layer_normalization};
+pub use normalization::LayerNormalization;
 pub use packing::{Integers, Weights};
 pub use pool::{AveragePool, max_pool};
 pub use quantize::{dynamic_quantization, flip_signs, transpose};

@@ -4,24 +4,38 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::rounded::multiply_add;
-use super::widest::{self, Loop, widest};
+use super::widest::{self, Loop};
 
 /// Floats that are summed side by side.
 const LANES: usize = 8;
 
-/// Normalizes rows of `scale.len()` elements: (x - mean) / √(variance + ε) · scale + bias.
-pub fn layer_normalization(x: &mut [f32], epsilon: f32, scale: &[f32], bias: Option<&[f32]>) {
-    let length = scale.len();
-    assert!(length > 0 && x.len().is_multiple_of(length), "rows of {length} elements");
-    assert!(bias.is_none_or(|bias| bias.len() == length), "a bias for each element of a row");
-    widest::run(Rows { x, epsilon, scale, bias });
+/// Rows of as many elements as there are scales become (x - mean) / √(variance + ε) · scale + bias.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerNormalization {
+    pub epsilon: f32,
+    pub scale: Vec<f32>,
+    pub bias: Option<Vec<f32>>,
+}
+
+impl LayerNormalization {
+    /// Of x + other.
+    pub fn run(&self, x: &[f32], other: Option<&[f32]>, y: &mut [f32]) {
+        let length = self.scale.len();
+        assert!(length > 0 && x.len().is_multiple_of(length), "rows of {length} elements");
+        assert!(self.bias.as_ref().is_none_or(|bias| bias.len() == length), "a bias for each element of a row");
+        assert!(
+            x.len() == y.len() && other.is_none_or(|other| other.len() == x.len()),
+            "operands as long as the output"
+        );
+        widest::run(Rows { of: self, x, other, y });
+    }
 }
 
 struct Rows<'a> {
-    x: &'a mut [f32],
-    epsilon: f32,
-    scale: &'a [f32],
-    bias: Option<&'a [f32]>,
+    of: &'a LayerNormalization,
+    x: &'a [f32],
+    other: Option<&'a [f32]>,
+    y: &'a mut [f32],
 }
 
 impl Loop for Rows<'_> {
@@ -29,8 +43,18 @@ impl Loop for Rows<'_> {
 
     #[inline(always)]
     fn run<const FUSED: bool>(self) {
-        for row in self.x.chunks_exact_mut(self.scale.len()) {
-            normalize::<FUSED>(row, self.epsilon, self.scale, self.bias);
+        let LayerNormalization { epsilon, scale, bias } = self.of;
+        let length = scale.len();
+        for (index, (x, y)) in self.x.chunks_exact(length).zip(self.y.chunks_exact_mut(length)).enumerate() {
+            match self.other {
+                Some(other) => {
+                    for ((y, x), other) in y.iter_mut().zip(x).zip(&other[index * length..]) {
+                        *y = x + other;
+                    }
+                }
+                None => y.copy_from_slice(x),
+            }
+            normalize::<FUSED>(y, *epsilon, scale, bias.as_deref());
         }
     }
 }
@@ -91,17 +115,4 @@ fn sum_of_squares<const FUSED: bool>(row: &[f32], mean: f32) -> f32 {
         sum = multiply_add::<FUSED>(x - mean, x - mean, sum);
     }
     sum
-}
-
-/// a + b, element by element.
-pub fn add_floats(a: &[f32], b: &[f32], output: &mut [f32]) {
-    assert!(a.len() == b.len() && a.len() == output.len(), "operands as long as the output");
-    widest(
-        #[inline(always)]
-        || {
-            for ((y, a), b) in output.iter_mut().zip(a).zip(b) {
-                *y = a + b;
-            }
-        },
-    );
 }

@@ -5,6 +5,8 @@
 //! columns are filled up with zeros.
 
 use super::aligned::{Aligned, Plain};
+#[cfg(target_arch = "x86_64")]
+use super::pairs::PairedPanels;
 
 /// Columns of a panel.
 pub(super) const PANEL: usize = 16;
@@ -107,6 +109,8 @@ impl Matrix {
 /// A packed matrix.
 pub(super) enum Panels {
     Bytes(Aligned<i8>),
+    #[cfg(target_arch = "x86_64")]
+    Pairs(PairedPanels),
     Words(Aligned<i16>),
 }
 

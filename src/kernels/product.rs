@@ -15,9 +15,9 @@ use super::kernel::Kernel;
 use super::packing::{Matrix, PANEL, Panels};
 use super::taps::{Copied, Input};
 use super::terms::{Constants, InputQuantization, Terms};
-use super::{portable, threads};
 #[cfg(target_arch = "x86_64")]
-use super::{taps::Taps, x86};
+use super::{pairs::PairedPanels, taps::Taps, x86};
+use super::{portable, threads};
 
 /// Rows of a block.
 const BLOCK: usize = 96;
@@ -51,17 +51,20 @@ struct Scratch {
 thread_local!(static SCRATCH: Cell<Scratch> = Cell::default());
 
 impl Product {
-    /// `matrix` is the weights in K order. `may_saturate`: whether ONNX Runtime multiplies them by `vpmaddubsw`.
+    /// `matrix` is the weights in K order, of so many `taps`. `may_saturate`: whether ONNX Runtime multiplies them by
+    /// `vpmaddubsw`.
     pub(super) fn new(
         dispatch: Dispatch,
         matrix: &Matrix,
+        taps: usize,
         may_saturate: bool,
         constants: Constants,
         input: InputQuantization,
     ) -> Product {
         let terms = Terms::new(constants, input);
-        let kernel = Kernel::choose(dispatch, matrix, may_saturate, &terms);
-        Product { kernel, depth: matrix.depth, columns: matrix.columns, panels: kernel.pack(matrix), terms }
+        let kernel = Kernel::choose(dispatch, matrix, taps, may_saturate, &terms);
+        let (kernel, panels) = kernel.pack(matrix);
+        Product { kernel, depth: matrix.depth, columns: matrix.columns, panels, terms }
     }
 
     /// Of weights that are packed for the kernel.
@@ -127,7 +130,7 @@ impl Product {
             #[cfg(target_arch = "x86_64")]
             (kernel @ (Kernel::Avx2Bytes | Kernel::AvxVnni | Kernel::Avx512Vnni), Panels::Bytes(weights)) => {
                 scratch.bytes.find(input, Some(input.values), rows, depth, 4, zero_point);
-                let block = self.block(terms, &scratch.bytes, weights, starts, to);
+                let block = self.block(terms, &scratch.bytes, weights, None, starts, to);
                 // SAFETY: the CPU has the kernel's instruction set, and the taps point to the input or the scratch.
                 unsafe {
                     match kernel {
@@ -138,9 +141,16 @@ impl Product {
                 }
             }
             #[cfg(target_arch = "x86_64")]
+            (Kernel::Avx2Pairs { .. }, Panels::Pairs(pairs)) => {
+                scratch.bytes.find(input, Some(input.values), rows, depth, 4, zero_point);
+                let block = self.block(terms, &scratch.bytes, &pairs.weights, Some(pairs), starts, to);
+                // SAFETY: as above.
+                unsafe { x86::multiply_avx2_pairs(block) }
+            }
+            #[cfg(target_arch = "x86_64")]
             (Kernel::Avx2Words, Panels::Words(weights)) => {
                 scratch.words.find(input, input.words, rows, depth, 2, zero_point);
-                let block = self.block(terms, &scratch.words, weights, starts, to);
+                let block = self.block(terms, &scratch.words, weights, None, starts, to);
                 // SAFETY: as above.
                 unsafe { x86::multiply_avx2_words(block) }
             }
@@ -154,10 +164,11 @@ impl Product {
         terms: &'a Terms,
         taps: &'a Taps<X>,
         weights: &'a [W],
+        pairs: Option<&'a PairedPanels>,
         starts: Option<&'a [i32]>,
         destination: Destination<'a>,
     ) -> x86::Block<'a, X, W> {
-        x86::Block { taps, weights, columns: self.columns, terms, starts, destination }
+        x86::Block { taps, weights, pairs, columns: self.columns, terms, starts, destination }
     }
 
     fn portable(&self, terms: &Terms, rows: &[u8], panels: &[i16], saturating: bool, mut to: Destination) {

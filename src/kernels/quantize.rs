@@ -32,6 +32,22 @@ impl Quantization {
         );
     }
 
+    /// Of x · factor, with a factor for each element of a row.
+    pub fn quantize_scaled(&self, x: &[f32], factors: &[f32], output: &mut [u8]) {
+        assert_eq!(x.len(), output.len(), "elements of the output");
+        assert!(x.len().is_multiple_of(factors.len()), "rows of {} elements", factors.len());
+        widest(
+            #[inline(always)]
+            || {
+                for (x, output) in x.chunks_exact(factors.len()).zip(output.chunks_exact_mut(factors.len())) {
+                    for ((q, &x), factor) in output.iter_mut().zip(x).zip(factors) {
+                        *q = self.quantize(x * factor);
+                    }
+                }
+            },
+        );
+    }
+
     pub fn dequantize_all(&self, x: &[u8], output: &mut [f32]) {
         assert_eq!(x.len(), output.len(), "elements of the output");
         widest(

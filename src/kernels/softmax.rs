@@ -37,8 +37,8 @@ impl Loop for Rows<'_> {
 
     #[inline(always)]
     fn run<const FUSED: bool>(self) {
-        for row in self.y.chunks_mut(self.length) {
-            rounded::softmax::<FUSED>(row);
+        for rows in self.y.chunks_mut(self.length * rounded::ROWS) {
+            rounded::softmax::<FUSED>(rows, self.length, self.length);
         }
     }
 }

@@ -7,6 +7,7 @@ use tract_onnx::tract_hir::internal::{Expansion, InferenceOp, InferenceResult, S
 
 use super::execute::filled;
 use super::quantize::Blocks;
+use crate::kernels::widest;
 
 /// (x - zero point) · scale, where scale and zero point are one each or one for each index of an axis.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -61,7 +62,7 @@ impl EvalOp for DequantizeLinear {
         let scale = inputs[1].cast_to::<f32>()?;
         let scale = scale.try_as_plain_ram()?.as_slice::<f32>()?;
         let zero_point = match inputs.get(2) {
-            Some(zero_point) => zero_point.cast_to::<i64>()?.try_as_plain_ram()?.as_slice::<i64>()?.to_vec(),
+            Some(zero_point) => zero_point.cast_to::<i32>()?.try_as_plain_ram()?.as_slice::<i32>()?.to_vec(),
             None => vec![0],
         };
         let (x, axis) = (&inputs[0], self.axis);
@@ -84,45 +85,60 @@ impl TypedOp for DequantizeLinear {
     as_op!();
 }
 
-fn dequantize<T: Datum + Copy + Into<i64>>(
-    x: &Tensor,
-    axis: i64,
-    scale: &[f32],
-    zero_point: &[i64],
-) -> TractResult<Tensor> {
+/// An integer that stands for a real.
+trait Level: Datum + Copy {
+    /// The difference, which is exact as an integer.
+    fn less(self, zero_point: i32) -> f32;
+}
+
+macro_rules! levels {
+    ($($ty:ty as $wide:ty),*) => {$(
+        impl Level for $ty {
+            #[inline(always)]
+            fn less(self, zero_point: i32) -> f32 {
+                (<$wide>::from(self) - <$wide>::from(zero_point)) as f32
+            }
+        }
+    )*};
+}
+levels!(u8 as i32, i8 as i32, u16 as i32, i16 as i32, i32 as i64);
+
+fn dequantize<T: Level>(x: &Tensor, axis: i64, scale: &[f32], zero_point: &[i32]) -> TractResult<Tensor> {
     let blocks = Blocks::of(x, axis, &[scale.len(), zero_point.len()])?;
     if blocks.inner == 1 && blocks.length > 0 && scale.len() == blocks.length {
         return dequantize_columns::<T>(x, scale, zero_point);
     }
     let at = |index: usize, parameters: usize| if parameters == 1 { 0 } else { index % blocks.length };
-    let mut y = Tensor::zero_dt(f32::datum_type(), x.shape())?;
-    let x = x.try_as_plain_ram()?.as_slice::<T>()?;
-    {
-        let mut view = y.try_as_plain_ram_mut()?;
-        let runs = view.as_slice_mut::<f32>()?.chunks_mut(blocks.inner).zip(x.chunks(blocks.inner)).enumerate();
-        for (index, (y, x)) in runs {
-            let (scale, zero) = (scale[at(index, scale.len())], zero_point[at(index, zero_point.len())]);
-            for (y, &x) in y.iter_mut().zip(x) {
-                *y = (x.into() - zero) as f32 * scale;
-            }
-        }
-    }
-    Ok(y)
+    let values = x.try_as_plain_ram()?.as_slice::<T>()?;
+    filled(x.shape(), |y: &mut [f32]| {
+        widest(
+            #[inline(always)]
+            || {
+                for (index, (y, x)) in y.chunks_mut(blocks.inner).zip(values.chunks(blocks.inner)).enumerate() {
+                    let (scale, zero) = (scale[at(index, scale.len())], zero_point[at(index, zero_point.len())]);
+                    for (y, &x) in y.iter_mut().zip(x) {
+                        *y = x.less(zero) * scale;
+                    }
+                }
+            },
+        );
+    })
 }
 
 /// With a scale for each place of the last axis.
-fn dequantize_columns<T: Datum + Copy + Into<i64>>(
-    x: &Tensor,
-    scale: &[f32],
-    zero_point: &[i64],
-) -> TractResult<Tensor> {
-    let zeros: Vec<i64> = zero_point.iter().copied().cycle().take(scale.len()).collect();
+fn dequantize_columns<T: Level>(x: &Tensor, scale: &[f32], zero_point: &[i32]) -> TractResult<Tensor> {
+    let zeros: Vec<i32> = zero_point.iter().copied().cycle().take(scale.len()).collect();
     let values = x.try_as_plain_ram()?.as_slice::<T>()?;
     filled(x.shape(), |y: &mut [f32]| {
-        for (y, x) in y.chunks_exact_mut(scale.len()).zip(values.chunks_exact(scale.len())) {
-            for (((y, &x), &zero), &scale) in y.iter_mut().zip(x).zip(&zeros).zip(scale) {
-                *y = (x.into() - zero) as f32 * scale;
-            }
-        }
+        widest(
+            #[inline(always)]
+            || {
+                for (y, x) in y.chunks_exact_mut(scale.len()).zip(values.chunks_exact(scale.len())) {
+                    for (((y, &x), &zero), &scale) in y.iter_mut().zip(x).zip(&zeros).zip(scale) {
+                        *y = x.less(zero) * scale;
+                    }
+                }
+            },
+        );
     })
 }

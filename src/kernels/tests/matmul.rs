@@ -10,17 +10,19 @@ struct Case {
     ending: Ending,
     signed: bool,
     symmetric: bool,
+    /// Whether weights are so small that their products fit into fewer bits.
+    small: bool,
     seed: u64,
 }
 
 fn cases(rows: std::ops::Range<usize>) -> impl Strategy<Value = Case> {
     let gaps = [0usize..5, 0usize..5, 0usize..5];
     let shape = (1usize..80, 1usize..150, any::<bool>());
-    let flags = (any::<bool>(), any::<bool>());
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
     (rows, shape, gaps, endings(), flags, any::<u64>()).prop_map(
-        |(rows, (depth, columns, transposed), gaps, ending, (signed, symmetric), seed)| {
+        |(rows, (depth, columns, transposed), gaps, ending, (signed, symmetric, small), seed)| {
             let shape = MatMulShape { depth, columns, transposed };
-            Case { rows, shape, gaps, ending, signed, symmetric, seed }
+            Case { rows, shape, gaps, ending, signed, symmetric, small, seed }
         },
     )
 }
@@ -30,7 +32,10 @@ fn constant(case: &Case, dispatches: &[Dispatch]) -> Result<(), TestCaseError> {
     let MatMulShape { depth, columns, transposed } = case.shape;
     let stride = depth + case.gaps[0];
     let a = noise.bytes(case.rows * stride);
-    let weights = noise.signed(depth * columns);
+    let mut weights = noise.signed(depth * columns);
+    if case.small {
+        weights.iter_mut().for_each(|weight| *weight /= 4);
+    }
     let bias: Vec<i32> = (0..columns).map(|_| noise.below(9000) as i32 - 4500).collect();
     let residual = (case.ending == Ending::Residual).then(|| noise.bytes(case.rows * columns));
     let parameters = Parameters {

@@ -17,9 +17,9 @@ pub(super) struct Words(__m256i);
 
 /// The methods that do not multiply.
 macro_rules! shared_methods {
-    ($x:ty, $w:ty) => {
+    ($x:ty, $w:ty, $tallest:expr) => {
         const LANES: usize = 8;
-        const TALLEST: &'static [usize] = TALLEST_256;
+        const TALLEST: &'static [usize] = $tallest;
         type Activation = $x;
         type Weight = $w;
 
@@ -91,7 +91,7 @@ impl Interleave for Words {
 
 impl Vector for Bytes {
     const GRANULE: usize = 4;
-    shared_methods!(u8, i8);
+    shared_methods!(u8, i8, TALLEST_256);
 
     #[inline(always)]
     unsafe fn dot(self, x: Self, w: Self) -> Self {
@@ -117,7 +117,7 @@ impl Vector for Bytes {
 
 impl Vector for Words {
     const GRANULE: usize = 2;
-    shared_methods!(i16, i16);
+    shared_methods!(i16, i16, TALLEST_256);
 
     #[inline(always)]
     unsafe fn dot(self, x: Self, w: Self) -> Self {

@@ -232,7 +232,8 @@ fn multiply(
     taps.find(&input, Some(&a), 0..rows, depth, 4, parameters.x_zero_point);
     let mut values = Values::of(&epilogue, rows * columns);
     let destination = Destination { output: values.output(), residual, column: 0, stride: columns };
-    let block = Block { taps: &taps, weights: &weights[..], columns, terms: &terms, starts: None, destination };
+    let block =
+        Block { taps: &taps, weights: &weights[..], pairs: None, columns, terms: &terms, starts: None, destination };
     // SAFETY: the CPU has the instruction set, and the taps point to `a` or to copies.
     unsafe { run(block) }
     prop_assert_eq!(values, expected);

@@ -9,6 +9,7 @@ mod depthwise;
 mod emulated;
 mod elementwise;
 mod finish;
+mod pairs;
 mod square;
 mod tile;
 mod vector;
@@ -20,6 +21,7 @@ use super::aligned::{Aligned, Plain};
 use super::epilogue::{Epilogue, Output};
 use super::geometry::Window;
 use super::packing::{Matrix, PANEL};
+use super::pairs::{PairedPanels, WIDTH};
 use super::product::Destination;
 use super::taps::{Element, Taps};
 use super::terms::Terms;
@@ -34,6 +36,8 @@ use vector::Vector;
 pub(super) struct Block<'a, X, W> {
     pub(super) taps: &'a Taps<X>,
     pub(super) weights: &'a [W],
+    /// What the weights are in pairs of, for the kernel that wants that.
+    pub(super) pairs: Option<&'a PairedPanels>,
     pub(super) columns: usize,
     pub(super) terms: &'a Terms,
     /// What the sums of each row start with besides the bias.
@@ -77,18 +81,23 @@ impl<'a, X: Element, W> Block<'a, X, W> {
         V: Vector<Activation = X, Weight = W>,
         K: tile::Kernel<Vector = V>,
     {
-        let Block { taps, weights, columns, terms, starts, destination } = self;
+        let Block { taps, weights, pairs, columns, terms, starts, destination } = self;
         let Destination { output, residual, stride, .. } = destination;
         let rows = taps.table.len() / taps.count;
         let end = (rows.max(1) - 1) * stride + columns;
         let holds = |length: usize| length >= end;
         assert!(holds(output.len()) && residual.is_none_or(|r| holds(r.len())), "the output is too short");
         assert!(taps.length % V::GRANULE == 0, "taps are whole granules");
-        assert_eq!(
-            weights.len(),
-            taps.count * taps.length * columns.next_multiple_of(PANEL),
-            "weights of another depth"
-        );
+        match pairs {
+            None => {
+                let length = taps.count * taps.length * columns.next_multiple_of(PANEL);
+                assert_eq!(weights.len(), length, "weights of another depth");
+            }
+            Some(pairs) => {
+                assert!(taps.count == 1 && taps.length == pairs.depth, "one tap of the depth of the weights");
+                assert_eq!(pairs.panels.len() * WIDTH, columns.next_multiple_of(PANEL), "panels of other columns");
+            }
+        }
         assert!(starts.is_none_or(|starts| starts.len() >= rows), "a start for each row");
         let job = Job {
             table: taps.table.as_ptr(),
@@ -100,6 +109,8 @@ impl<'a, X: Element, W> Block<'a, X, W> {
             bias: terms.bias.as_ptr(),
             starts: starts.map_or(std::ptr::null(), <[i32]>::as_ptr),
             stride,
+            panels: pairs.map_or(std::ptr::null(), |pairs| pairs.panels.as_ptr()),
+            places: pairs.map_or(std::ptr::null(), |pairs| pairs.places.as_ptr()),
         };
         // SAFETY: the caller's promise, and lengths as checked; terms are filled up to the widest tile.
         unsafe { AnyFinish::new(&terms.epilogue, residual, output).multiply::<K>(&job) }
@@ -196,7 +207,7 @@ fn pack_depthwise<V: Interleave, W: Plain>(
 
 /// An instruction set's functions, and the one that runs them on a block.
 macro_rules! multiply {
-    ($(#[$doc:meta])* $run:ident($x:ty, $w:ty), $vector:ty, $features:literal $(, $requantize:ident)?) => {
+    ($(#[$doc:meta])* $run:ident($x:ty, $w:ty), $vector:ty, $sum:path, $features:literal $(, $requantize:ident)?) => {
         $(#[$doc])*
         ///
         /// # Safety
@@ -212,7 +223,7 @@ macro_rules! multiply {
                     #[target_feature(enable = $features)]
                     unsafe fn sum(job: &Job<$vector>, place: Place, to: *mut i32) {
                         // SAFETY: the caller's promise.
-                        unsafe { tile::sum(job, place, to) }
+                        unsafe { $sum(job, place, to) }
                     }
                     // SAFETY: the caller's promise.
                     unsafe { sum(job, place, to) }
@@ -304,19 +315,23 @@ macro_rules! depthwise {
 
 multiply! {
     /// Bytes with pairs that saturate, by AVX2.
-    multiply_avx2_bytes(u8, i8), avx2::Bytes, "avx2,fma"
+    multiply_avx2_bytes(u8, i8), avx2::Bytes, tile::sum, "avx2,fma"
+}
+multiply! {
+    /// The same, in pairs.
+    multiply_avx2_pairs(u8, i8), pairs::Pairs, pairs::sum, "avx2,fma"
 }
 multiply! {
     /// Words, by AVX2.
-    multiply_avx2_words(i16, i16), avx2::Words, "avx2,fma"
+    multiply_avx2_words(i16, i16), avx2::Words, tile::sum, "avx2,fma"
 }
 multiply! {
     /// Bytes, by AVX-VNNI.
-    multiply_avx_vnni(u8, i8), vnni::Vex, "avx2,fma,avxvnni"
+    multiply_avx_vnni(u8, i8), vnni::Vex, tile::sum, "avx2,fma,avxvnni"
 }
 multiply! {
     /// Bytes, by AVX-512 VNNI.
-    multiply_avx512_vnni(u8, i8), vnni::Wide, "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni", requantize
+    multiply_avx512_vnni(u8, i8), vnni::Wide, tile::sum, "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni", requantize
 }
 depthwise! {
     /// Pairs of taps as words, by AVX2.
@@ -338,7 +353,7 @@ depthwise! {
 #[cfg(test)]
 multiply! {
     /// As AVX-VNNI, but for the dot product.
-    multiply_without_vnni(u8, i8), vnni::WithoutVnni, "avx2,fma"
+    multiply_without_vnni(u8, i8), vnni::WithoutVnni, tile::sum, "avx2,fma"
 }
 #[cfg(test)]
 depthwise! {

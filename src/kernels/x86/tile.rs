@@ -4,9 +4,12 @@
 //! multiply with the kinds of results, and they are few enough to be quick to compile. Only where sums become bytes, which
 //! is most of the work, and registers are many, rows are finished from registers.
 
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
 use super::finish::{Finish, ToBytes};
 use super::vector::Vector;
 use crate::kernels::packing::PANEL;
+use crate::kernels::pairs::PairedPanel;
 
 /// A block of rows times all panels.
 pub(super) struct Job<V: Vector> {
@@ -24,6 +27,9 @@ pub(super) struct Job<V: Vector> {
     pub(super) starts: *const i32,
     /// Output elements between rows.
     pub(super) stride: usize,
+    /// Only where the weights are in pairs: the panels, and the places of their granules.
+    pub(super) panels: *const PairedPanel,
+    pub(super) places: *const u32,
 }
 
 /// Where a tile lies in its block.
@@ -81,6 +87,7 @@ pub(super) unsafe fn multiply<K: Kernel, F: Finish<K::Vector>>(job: &Job<K::Vect
     each_tile(job, |place| {
         // SAFETY: the caller's promise; the tile is one of those that `sum` knows, and fits the buffer.
         unsafe {
+            prefetch(job, place);
             K::sum(job, place, buffer.0.as_mut_ptr());
             K::finish(finish, job, place, buffer.0.as_ptr());
         }
@@ -95,7 +102,10 @@ pub(super) unsafe fn multiply<K: Kernel, F: Finish<K::Vector>>(job: &Job<K::Vect
 pub(super) unsafe fn multiply_to_bytes<K: Kernel>(job: &Job<K::Vector>, to: &ToBytes<false>) {
     match K::REQUANTIZES {
         // SAFETY: the caller's promise; the tile is one of those that `requantize` knows.
-        true => each_tile(job, |place| unsafe { K::requantize(to, job, place) }),
+        true => each_tile(job, |place| unsafe {
+            prefetch(job, place);
+            K::requantize(to, job, place)
+        }),
         // SAFETY: the caller's promise.
         false => unsafe { multiply::<K, _>(job, to) },
     }
@@ -120,6 +130,20 @@ fn each_tile<V: Vector>(job: &Job<V>, mut run: impl FnMut(Place)) {
             row += rows;
         }
         panel += panels;
+    }
+}
+
+/// Asks for the weights that come behind those of a tile, as many of them as is its share, so that they are in the cache
+/// when all rows are done with these: of networks with many weights, each product finds its own far away.
+fn prefetch<V: Vector>(job: &Job<V>, place: Place) {
+    const LINE: usize = 64;
+    let panel = job.taps * job.length * PANEL * size_of::<V::Weight>();
+    let length = place.panels * panel;
+    let share = |row: usize| (length * row / job.rows).next_multiple_of(LINE);
+    let first = (place.panel + place.panels) * panel;
+    for at in (share(place.row)..share(place.row + place.rows)).step_by(LINE) {
+        // SAFETY: a prefetch reads nothing, wherever it points.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(job.weights.cast::<i8>().wrapping_add(first + at)) };
     }
 }
 

@@ -27,7 +27,7 @@ macro_rules! vnni_256 {
     ($vector:ident, $dot:path) => {
         impl Vector for $vector {
             const GRANULE: usize = 4;
-            shared_methods!(u8, i8);
+            shared_methods!(u8, i8, TALLEST_256);
 
             #[inline(always)]
             unsafe fn dot(self, x: Self, w: Self) -> Self {

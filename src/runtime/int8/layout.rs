@@ -138,6 +138,10 @@ impl Classes {
     /// What `node` can have channels last of, if it can.
     fn site(&self, node: &Node) -> Option<ImageNode> {
         let form = FORMS.iter().find(|form| form.op == node.op)?;
+        // Factors belong to the axis that is the last one now.
+        if node.op == int8::Quantize::NAME && node.inputs.iter().flatten().count() > 1 {
+            return None;
+        }
         if !node.domain.is_empty() && node.domain != int8::DOMAIN {
             return None;
         }

@@ -18,9 +18,9 @@ pub const OF_FLOATS: &[&str] = &[Attention::NAME, Gelu::NAME, LayerNorm::NAME, S
 ops! {
     domain "onnxshrink", prefix "Onnxshrink";
 
-    /// round(x / scale) + zero_point of a float x, saturated. With `channels`, images that have their channels last are
-    /// filled up to as many, with zero points.
-    Quantize [1, 1] (x: ValueId) {
+    /// round(x · factors / scale) + zero_point of a float x, saturated; factors are one for each index of the last axis. With
+    /// `channels`, images that have their channels last are filled up to as many, with zero points.
+    Quantize [1, 1] (x: ValueId, factors: Option<ValueId>) {
         scale: f32 = 1.0,
         zero_point: i64 = 0,
         channels_last: bool = false,

@@ -23,10 +23,15 @@ impl int8::Quantize {
 }
 
 impl Execute for int8::Quantize {
-    type Prepared = ();
+    /// The factors.
+    type Prepared = Vec<f32>;
 
-    fn prepare(&self, _: &Constants, _: &Shapes) -> TractResult<()> {
-        Ok(())
+    fn constants(&self) -> Vec<ValueId> {
+        self.factors.into_iter().collect()
+    }
+
+    fn prepare(&self, constants: &Constants, shapes: &Shapes) -> TractResult<Vec<f32>> {
+        factors_of(self.factors, &shapes[self.x], constants)
     }
 
     fn result_type(&self) -> DatumType {
@@ -38,11 +43,14 @@ impl Execute for int8::Quantize {
         Ok(self.shape(x))
     }
 
-    fn run(&self, _: &(), operands: &Operands) -> TractResult<Tensor> {
+    fn run(&self, factors: &Vec<f32>, operands: &Operands) -> TractResult<Tensor> {
         let x = operands.elements::<f32>(self.x)?;
         let shape = operands.shape(self.x);
         let quantization = quantization(self.scale, self.zero_point);
         filled(&self.shape(shape), |y| {
+            if !factors.is_empty() {
+                return quantization.quantize_scaled(x, factors, y);
+            }
             if !self.channels_last || x.is_empty() {
                 return quantization.quantize_all(x, y);
             }
@@ -51,6 +59,15 @@ impl Execute for int8::Quantize {
             quantization.quantize_channels_last(x, channels, pixels, filled, y);
         })
     }
+}
+
+/// Factors for the last axis of a tensor of that shape; none where there are none.
+pub(super) fn factors_of(factors: Option<ValueId>, shape: &[TDim], constants: &Constants) -> TractResult<Vec<f32>> {
+    let Some(factors) = factors else { return Ok(Vec::new()) };
+    let factors = constants.elements::<f32>(factors)?;
+    let length = shape.last().context("factors of a scalar")?;
+    ensure!(*length == factors.len().to_dim(), "{} factors for {length} elements", factors.len());
+    Ok(factors.to_vec())
 }
 
 impl Execute for int8::Dequantize {

@@ -4,10 +4,11 @@ use rayon::prelude::*;
 use tract_onnx::tract_core::broadcast::multi_broadcast;
 use tract_onnx::tract_core::internal::*;
 
+use super::elementwise::factors_of;
 use super::matmul::{batch, place};
 use super::{Constants, Execute, Operands, Shapes, filled, int8, quantization, strides};
 use crate::ir::ValueId;
-use crate::kernels::{self, Activated, FloatMatrix};
+use crate::kernels::{self, Activated, FloatMatrix, LayerNormalization};
 
 /// Multiplications of one product below which heads stay on one thread.
 const WORTH_SHARING: usize = 1 << 20;
@@ -171,21 +172,21 @@ impl Execute for int8::Softmax {
 }
 
 impl Execute for int8::LayerNorm {
-    /// Scale and bias.
-    type Prepared = (Vec<f32>, Option<Vec<f32>>);
+    type Prepared = LayerNormalization;
 
     fn constants(&self) -> Vec<ValueId> {
         [self.scale].into_iter().chain(self.bias).collect()
     }
 
-    fn prepare(&self, constants: &Constants, shapes: &Shapes) -> TractResult<Self::Prepared> {
+    fn prepare(&self, constants: &Constants, shapes: &Shapes) -> TractResult<LayerNormalization> {
         let length = self.result_shape(shapes)?.last().context("a scalar")?.to_usize()?;
         let repeated = |operand: ValueId| {
             let values = constants.elements::<f32>(operand)?;
             ensure!(values.len() == length || values.len() == 1, "{} factors for {length} elements", values.len());
             Ok(values.iter().copied().cycle().take(length).collect::<Vec<f32>>())
         };
-        Ok((repeated(self.scale)?, self.bias.map(repeated).transpose()?))
+        let (scale, bias) = (repeated(self.scale)?, self.bias.map(repeated).transpose()?);
+        Ok(LayerNormalization { epsilon: self.epsilon, scale, bias })
     }
 
     fn result_type(&self) -> DatumType {
@@ -200,34 +201,25 @@ impl Execute for int8::LayerNorm {
         }
     }
 
-    fn run(&self, (scale, bias): &Self::Prepared, operands: &Operands) -> TractResult<Tensor> {
-        let (x, x_shape) = (operands.elements::<f32>(self.x)?, operands.shape(self.x));
-        let shape: TVec<usize> = match self.other {
-            None => x_shape.into(),
-            Some(other) => multi_broadcast(&[x_shape, operands.shape(other)])?,
-        };
-        let normalize = |y: &mut [f32]| kernels::layer_normalization(y, self.epsilon, scale, bias.as_deref());
+    fn run(&self, normalization: &LayerNormalization, operands: &Operands) -> TractResult<Tensor> {
+        let x_shape = operands.shape(self.x);
+        let values = |operand: ValueId| operands.elements::<f32>(operand);
         match self.other {
-            None => filled(&shape, |y: &mut [f32]| {
-                y.copy_from_slice(x);
-                normalize(y);
-            }),
+            None => {
+                let x = values(self.x)?;
+                filled(x_shape, |y| normalization.run(x, None, y))
+            }
             Some(other) if operands.shape(other) == x_shape => {
-                let other = operands.elements::<f32>(other)?;
-                filled(&shape, |y: &mut [f32]| {
-                    kernels::add_floats(x, other, y);
-                    normalize(y);
-                })
+                let (x, other) = (values(self.x)?, values(other)?);
+                filled(x_shape, |y| normalization.run(x, Some(other), y))
             }
             Some(other) => {
+                let shape = multi_broadcast(&[x_shape, operands.shape(other)])?;
                 let [x, other] = [self.x, other].map(|operand| operands.tensor(operand).broadcast_to_shape(&shape));
                 let (x, other) = (x?, other?);
                 let (x, other) = (x.try_as_plain_ram()?, other.try_as_plain_ram()?);
                 let (x, other) = (x.as_slice::<f32>()?, other.as_slice::<f32>()?);
-                filled(&shape, |y: &mut [f32]| {
-                    kernels::add_floats(x, other, y);
-                    normalize(y);
-                })
+                filled(&shape, |y| normalization.run(x, Some(other), y))
             }
         }
     }
@@ -241,13 +233,7 @@ impl Execute for int8::Gelu {
     }
 
     fn prepare(&self, constants: &Constants, shapes: &Shapes) -> TractResult<kernels::Gelu> {
-        let factors = self.factors.map(|factors| constants.elements::<f32>(factors)).transpose()?;
-        let factors = factors.unwrap_or_default().to_vec();
-        if !factors.is_empty() {
-            let length = shapes[self.x].last().context("factors of a scalar")?;
-            ensure!(*length == factors.len().to_dim(), "{} factors for {length} elements", factors.len());
-        }
-        Ok(kernels::Gelu { factors })
+        Ok(kernels::Gelu { factors: factors_of(self.factors, &shapes[self.x], constants)? })
     }
 
     fn result_type(&self) -> DatumType {

@@ -12,7 +12,7 @@ pub(super) fn quantize(at: &Site, root: QuantizeLinear) -> Match<Rewrite> {
     require!(at.dtype(root.x)? == DType::F32, "not a float32");
     let mut new = at.rewrite();
     let (scale, zero_point) = (to.scale, to.zero_point);
-    let quantize = int8::Quantize { x: root.x, scale, zero_point, channels_last: false, channels: 0 };
+    let quantize = int8::Quantize { x: root.x, factors: None, scale, zero_point, channels_last: false, channels: 0 };
     match to.is_signed {
         false => new.replace_root(quantize),
         true => {

@@ -114,17 +114,30 @@ pub(super) fn gelu(at: &Site, Gelu { x, approximate }: Gelu) -> Match<Rewrite> {
 }
 
 /// Gelu · factors.
-pub(super) fn scaled_gelu(at: &Site, Mul { a, b }: Mul) -> Match<Rewrite> {
-    let (scaled, factors) = if at.model.constant(b).is_some() { (a, b) } else { (b, a) };
+pub(super) fn scaled_gelu(at: &Site, product: Mul) -> Match<Rewrite> {
+    let (scaled, factors) = scaled_rows(at, product)?;
     let gelu: int8::Gelu = at.feeder(scaled)?;
     require!(gelu.factors.is_none() && gelu.y_scale.is_none(), "scaled or quantized already");
+    at.rewrite().replace_root(int8::Gelu { factors: Some(factors), ..gelu })
+}
+
+/// Quantize(x · factors).
+pub(super) fn scaled_quantize(at: &Site, to: int8::Quantize) -> Match<Rewrite> {
+    let (x, factors) = scaled_rows(at, at.feeder(to.x)?)?;
+    require!(to.factors.is_none() && !to.channels_last && at.rank(x)? <= 3, "scaled already, or perhaps an image");
+    at.rewrite().replace_root(int8::Quantize { x, factors: Some(factors), ..to })
+}
+
+/// What is multiplied by one constant for each index of the last axis, and the constant.
+fn scaled_rows(at: &Site, Mul { a, b }: Mul) -> Match<(ValueId, ValueId)> {
+    let (x, factors) = if at.model.constant(b).is_some() { (a, b) } else { (b, a) };
     let tensor = at.tensor(factors)?;
-    require!(tensor.dtype() == DType::F32, "factors that are not of float32");
-    let lengths = at.shapes().lengths(gelu.x).ok_or(Miss("its shape is not known"))?;
+    require!(tensor.dtype() == DType::F32 && at.dtype(x)? == DType::F32, "not of float32");
+    let lengths = at.shapes().lengths(x).ok_or(Miss("its shape is not known"))?;
     let last = lengths.last().and_then(fixed_length);
     let is_row = tensor.rank() <= lengths.len() && tensor.shape().last() == Some(&tensor.len());
     require!(is_row && last == Some(tensor.len()), "no factor for each index of the last axis");
-    at.rewrite().replace_root(int8::Gelu { factors: Some(factors), ..gelu })
+    Ok((x, factors))
 }
 
 /// Images are left: the layout of their bytes is chosen where they are quantized.

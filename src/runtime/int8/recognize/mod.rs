@@ -96,6 +96,7 @@ pub(super) fn recognize(model: &mut Model, shapes: &OnceCell<Rc<Shapes>>) {
             .on::<Gelu, _>(float::gelu)
             .on::<Mul, _>(float::scaled_gelu)
             .on::<int8::Quantize, _>(float::quantized_gelu)
+            .on::<int8::Quantize, _>(float::scaled_quantize)
             .on::<QuantizeLinear, _>(borders::quantize)
             .on::<DequantizeLinear, _>(borders::dequantize)
             .on::<int8::Flip, _>(borders::flipped_back)
