@@ -1,7 +1,7 @@
 //! GELU of floats that stand between integers.
 
 use super::epilogue::Quantization;
-use super::rounded::{PART, gelu};
+use super::rounded::{Between, PART, gelu};
 use super::widest::{self, Loop};
 
 /// x · (1 + erf(x / √2)) / 2 · factor.
@@ -57,11 +57,11 @@ impl<T: Copy + Default, F: Fn(f32) -> T> Loop for Over<'_, T, F> {
     fn run<const FUSED: bool>(self) {
         let Over { gelu: Gelu { factors }, x, output, finish } = self;
         let row = if factors.is_empty() { x.len().max(1) } else { factors.len() };
-        let mut buffer = [0.0; PART];
+        let (mut buffer, mut between) = ([0.0; PART], Between::default());
         for (x, output) in x.chunks_exact(row).zip(output.chunks_exact_mut(row)) {
             for (index, (x, output)) in x.chunks(PART).zip(output.chunks_mut(PART)).enumerate() {
                 let y = &mut buffer[..x.len()];
-                gelu::<FUSED>(x, y);
+                gelu::<FUSED>(x, y, &mut between);
                 match factors.get(index * PART..) {
                     Some(factors) if !factors.is_empty() => {
                         for ((to, y), factor) in output.iter_mut().zip(&*y).zip(factors) {

@@ -87,19 +87,30 @@ fn erf_of<const FUSED: bool>(x: f32, size: f32, complement: f32) -> f32 {
     (if size >= SPLIT { 1.0 - complement } else { near }).copysign(x)
 }
 
+/// What lies between the parts of a function.
+pub(super) struct Between {
+    sizes: [f32; PART],
+    complements: [f32; PART],
+}
+
+impl Default for Between {
+    fn default() -> Self {
+        Between { sizes: [0.0; PART], complements: [0.0; PART] }
+    }
+}
+
 /// y = x · (1 + erf(x / √2)) / 2 of at most [`PART`] elements.
 #[inline(always)]
-pub(super) fn gelu<const FUSED: bool>(x: &[f32], y: &mut [f32]) {
+pub(super) fn gelu<const FUSED: bool>(x: &[f32], y: &mut [f32], Between { sizes, complements }: &mut Between) {
     let scaled = |x: f32| x * std::f32::consts::FRAC_1_SQRT_2;
-    let (mut sizes, mut complements) = ([0f32; PART], [0f32; PART]);
-    for ((size_of, exponent_of), &x) in sizes.iter_mut().zip(&mut complements).zip(x) {
+    for ((size_of, exponent_of), &x) in sizes.iter_mut().zip(&mut *complements).zip(x) {
         *size_of = size(scaled(x));
         *exponent_of = exponent::<FUSED>(*size_of);
     }
     for complement_of in &mut complements[..x.len()] {
         *complement_of = complement::<FUSED>(*complement_of);
     }
-    for (((y, &x), &size), &complement) in y.iter_mut().zip(x).zip(&sizes).zip(&complements) {
+    for (((y, &x), &size), &complement) in y.iter_mut().zip(x).zip(&*sizes).zip(&*complements) {
         *y = x * 0.5 * (erf_of::<FUSED>(scaled(x), size, complement) + 1.0);
     }
 }

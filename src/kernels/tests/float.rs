@@ -119,8 +119,8 @@ proptest! {
     fn gelu_is_half_of_x_times_one_and_erf(x in -20f32..20.0) {
         let expected = 0.5 * f64::from(x) * (1.0 + erf(f64::from(x) * std::f64::consts::FRAC_1_SQRT_2));
         let mut found = [f32::NAN; 2];
-        rounded::gelu::<true>(&[x], &mut found[..1]);
-        rounded::gelu::<false>(&[x], &mut found[1..]);
+        rounded::gelu::<true>(&[x], &mut found[..1], &mut rounded::Between::default());
+        rounded::gelu::<false>(&[x], &mut found[1..], &mut rounded::Between::default());
         for found in found.into_iter().chain([exponential::gelu(x)]) {
             prop_assert!((f64::from(found) - expected).abs() < 1e-6 * f64::from(x.abs().max(1.0)), "gelu {x}");
         }
