@@ -15,6 +15,9 @@ pub(super) fn attention(at: &Site, MatMul { a, b: v }: MatMul) -> Match<Rewrite>
     let (scores, mask) = masked(at, softmax.x)?;
     let (scores, scale) = scaled(at, scores);
     let MatMul { a: q, b: k } = at.feeder(scores)?;
+    // A number before the product is multiplied behind it, as ONNX Runtime does.
+    let ((q, of_q), (k, of_k)) = (scaled(at, q), scaled(at, k));
+    let scale = scale * of_q * of_k;
     require!(at.rank(q)? >= 2 && at.rank(k)? >= 2 && at.rank(v)? >= 2, "a product with a vector");
     for value in [q, k, v] {
         require!(at.dtype(value)? == DType::F32, "not of float32");
@@ -36,7 +39,7 @@ fn masked(at: &Site, x: ValueId) -> Match<(ValueId, Option<ValueId>)> {
 
 /// What a product is multiplied with: one number.
 fn scaled(at: &Site, x: ValueId) -> (ValueId, f32) {
-    let number = |value: ValueId| at.tensor(value).ok().filter(|tensor| tensor.rank() == 0)?.as_float();
+    let number = |value: ValueId| at.tensor(value).ok().filter(|tensor| tensor.rank() <= 1)?.as_float();
     if let Ok(Mul { a, b }) = at.feeder::<Mul>(x) {
         for (x, scale) in [(a, b), (b, a)] {
             if let Some(scale) = number(scale) {
