@@ -35,7 +35,7 @@ impl Gelu {
         }
     }
 
-    fn over<T: Copy + Default>(&self, x: &[f32], output: &mut [T], finish: impl Fn(f32) -> T) {
+    fn over<T>(&self, x: &[f32], output: &mut [T], finish: impl Fn(f32) -> T) {
         assert_eq!(x.len(), output.len(), "elements of the output");
         let row = self.factors.len().max(1);
         assert!(x.len().is_multiple_of(row), "rows of {row} elements");
@@ -50,7 +50,7 @@ struct Over<'a, T, F> {
     finish: F,
 }
 
-impl<T: Copy + Default, F: Fn(f32) -> T> Loop for Over<'_, T, F> {
+impl<T, F: Fn(f32) -> T> Loop for Over<'_, T, F> {
     type Output = ();
 
     #[inline(always)]

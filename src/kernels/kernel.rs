@@ -93,8 +93,7 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx2Pairs { saturating } => {
                 let pairs = PairedPanels::new(matrix, !saturating);
-                let needs_halves = !saturating && matrix.can_saturate();
-                match pairs.share() >= WORTH_PAIRS || needs_halves {
+                match pairs.share() >= WORTH_PAIRS || pairs.has_halves() {
                     true => (self, Panels::Pairs(pairs)),
                     false => (Kernel::Avx2Bytes, Panels::bytes(matrix)),
                 }

@@ -2,7 +2,7 @@
 //!
 //! There `vpmaddubsw` adds the products of two neighbours as a word, and `vpmaddwd` widens the words of a granule, which is
 //! as much work again. Two granules whose words stay words when they are added share the second product. Which two is free,
-//! since the left operand is read where it is: for each 8 columns pairs come first, then the granules that are left, and a list
+//! since the left operand is read where it is: in each panel pairs come first, then the granules that are left, and a list
 //! tells where in the depth each of them lies.
 //!
 //! A granule of which a word could overflow alone does so, as in ONNX Runtime without VNNI; where sums are to be exact, it
@@ -16,11 +16,8 @@ use super::packing::{Matrix, PANEL};
 /// Elements of the depth that are packed together.
 const GRANULE: usize = 4;
 
-/// Columns that share an order.
-pub(super) const WIDTH: usize = PANEL;
-
-/// Weights of a granule of so many columns.
-const LENGTH: usize = WIDTH * GRANULE;
+/// Weights of a granule of a panel.
+const LENGTH: usize = PANEL * GRANULE;
 
 /// The most that positive, or negative, weights of a word may add up to: 128 · 255 < 2¹⁵.
 const MOST: u8 = 128;
@@ -56,7 +53,7 @@ struct Granule {
 impl PairedPanels {
     /// Of a matrix of bytes. If `exact`, no word overflows.
     pub(super) fn new(matrix: &Matrix, exact: bool) -> PairedPanels {
-        let panels: Vec<(usize, Vec<Granule>)> = (0..matrix.columns.div_ceil(PANEL) * PANEL / WIDTH)
+        let panels: Vec<(usize, Vec<Granule>)> = (0..matrix.columns.div_ceil(PANEL))
             .into_par_iter()
             .map(|panel| in_pairs(granules(matrix, panel, exact)))
             .collect();
@@ -78,6 +75,11 @@ impl PairedPanels {
         paired
     }
 
+    /// Whether some granule had to be split.
+    pub(super) fn has_halves(&self) -> bool {
+        self.places.len() > self.panels.len() * self.depth / GRANULE
+    }
+
     /// The share of the granules that are in pairs.
     pub(super) fn share(&self) -> f64 {
         let paired: usize = self.panels.iter().map(|panel| 2 * panel.pairs).sum();
@@ -85,12 +87,9 @@ impl PairedPanels {
     }
 }
 
-/// The granules of a panel in the order of the depth; of one without columns, none.
+/// The granules of a panel in the order of the depth.
 fn granules(matrix: &Matrix, panel: usize, exact: bool) -> Vec<Granule> {
-    let columns = panel * WIDTH..matrix.columns.min((panel + 1) * WIDTH);
-    if columns.is_empty() {
-        return Vec::new();
-    }
+    let columns = panel * PANEL..matrix.columns.min((panel + 1) * PANEL);
     let mut granules = Vec::with_capacity(matrix.depth.div_ceil(GRANULE));
     for place in (0..matrix.depth).step_by(GRANULE) {
         let mut weights = [0i8; LENGTH];
@@ -175,14 +174,14 @@ mod tests {
         Matrix::new(depth, columns, |k, column| weights[k * columns + column])
     }
 
-    fn sums_of(panels: &PairedPanels, matrix: &Matrix, x: &[u8], panel: usize) -> [i32; WIDTH] {
+    fn sums_of(panels: &PairedPanels, matrix: &Matrix, x: &[u8], panel: usize) -> [i32; PANEL] {
         let PairedPanel { first, pairs, singles } = panels.panels[panel];
-        let mut sums = [0; WIDTH];
+        let mut sums = [0; PANEL];
         for granule in first..first + 2 * pairs + singles {
             let place = panels.places[granule] as usize;
             for (column, sum) in sums.iter_mut().enumerate() {
                 for k in 0..GRANULE.min(matrix.depth - place) {
-                    let weight = panels.weights[(granule * WIDTH + column) * GRANULE + k];
+                    let weight = panels.weights[(granule * PANEL + column) * GRANULE + k];
                     *sum += i32::from(x[place + k]) * i32::from(weight);
                 }
             }
@@ -198,7 +197,7 @@ mod tests {
             let x = Noise::new(8).bytes(matrix.depth);
             for column in 0..matrix.columns {
                 let expected = x.iter().zip(matrix.column(column)).map(|(&x, &w)| i32::from(x) * i32::from(w));
-                let found = sums_of(&panels, &matrix, &x, column / WIDTH)[column % WIDTH];
+                let found = sums_of(&panels, &matrix, &x, column / PANEL)[column % PANEL];
                 assert_eq!(found, expected.sum::<i32>(), "column {column}");
             }
             let granules = panels.places.len();

@@ -7,9 +7,9 @@ use super::finish::ToBytes;
 use super::vector::{TALLEST_256, Vector};
 use crate::kernels::epilogue::Addition;
 
-/// Sums of products of bytes whose pairs saturate.
+/// Sums of products of bytes whose pairs saturate, in tiles of at most so many rows.
 #[derive(Clone, Copy)]
-pub(super) struct Bytes(__m256i);
+pub(super) struct Bytes<const ROWS: usize>(__m256i);
 
 /// Sums of products of words.
 #[derive(Clone, Copy)]
@@ -89,17 +89,31 @@ impl Interleave for Words {
     }
 }
 
-impl Vector for Bytes {
+impl<const ROWS: usize> Bytes<ROWS> {
+    /// Adds the words of two granules before they are widened.
+    #[inline(always)]
+    pub(super) unsafe fn dot_two(self, x: [Self; 2], w: [Self; 2]) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.widen(_mm256_add_epi16(_mm256_maddubs_epi16(x[0].0, w[0].0), _mm256_maddubs_epi16(x[1].0, w[1].0)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn widen(self, words: __m256i) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Bytes(_mm256_add_epi32(self.0, _mm256_madd_epi16(words, _mm256_set1_epi16(1)))) }
+    }
+}
+
+impl<const ROWS: usize> Vector for Bytes<ROWS> {
     const GRANULE: usize = 4;
-    shared_methods!(u8, i8, TALLEST_256);
+    shared_methods!(u8, i8, &[ROWS]);
 
     #[inline(always)]
     unsafe fn dot(self, x: Self, w: Self) -> Self {
         // SAFETY: the caller's promise.
-        unsafe {
-            let pairs = _mm256_maddubs_epi16(x.0, w.0);
-            Bytes(_mm256_add_epi32(self.0, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))))
-        }
+        unsafe { self.widen(_mm256_maddubs_epi16(x.0, w.0)) }
     }
 
     #[inline(always)]

@@ -21,7 +21,7 @@ use super::aligned::{Aligned, Plain};
 use super::epilogue::{Epilogue, Output};
 use super::geometry::Window;
 use super::packing::{Matrix, PANEL};
-use super::pairs::{PairedPanels, WIDTH};
+use super::pairs::PairedPanels;
 use super::product::Destination;
 use super::taps::{Element, Taps};
 use super::terms::Terms;
@@ -95,7 +95,7 @@ impl<'a, X: Element, W> Block<'a, X, W> {
             }
             Some(pairs) => {
                 assert!(taps.count == 1 && taps.length == pairs.depth, "one tap of the depth of the weights");
-                assert_eq!(pairs.panels.len() * WIDTH, columns.next_multiple_of(PANEL), "panels of other columns");
+                assert_eq!(pairs.panels.len(), columns.div_ceil(PANEL), "a panel for each 16 columns");
             }
         }
         assert!(starts.is_none_or(|starts| starts.len() >= rows), "a start for each row");
@@ -315,7 +315,7 @@ macro_rules! depthwise {
 
 multiply! {
     /// Bytes with pairs that saturate, by AVX2.
-    multiply_avx2_bytes(u8, i8), avx2::Bytes, tile::sum, "avx2,fma"
+    multiply_avx2_bytes(u8, i8), avx2::Bytes<6>, tile::sum, "avx2,fma"
 }
 multiply! {
     /// The same, in pairs.

@@ -1,58 +1,14 @@
 //! Tiles of AVX2 whose weights are in pairs of granules: two products of bytes for each sum of 32 bits.
 
 use std::arch::asm;
-use std::arch::x86_64::*;
 
-use super::avx2::shared_methods;
-use super::finish::ToBytes;
+use super::avx2::Bytes;
 use super::tile::{Job, Place};
 use super::vector::Vector;
 use crate::kernels::packing::PANEL;
 
-/// Sums of products of bytes whose pairs saturate.
-#[derive(Clone, Copy)]
-pub(super) struct Pairs(__m256i);
-
 /// 4 x 16 sums in 8 of 16 registers, the weights of two granules in 4.
-const TALLEST: &[usize] = &[4];
-
-impl Pairs {
-    /// Adds the words of two granules before they are widened.
-    #[inline(always)]
-    unsafe fn dot_two(self, x: [Self; 2], w: [Self; 2]) -> Self {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let words = _mm256_add_epi16(_mm256_maddubs_epi16(x[0].0, w[0].0), _mm256_maddubs_epi16(x[1].0, w[1].0));
-            Pairs(_mm256_add_epi32(self.0, _mm256_madd_epi16(words, _mm256_set1_epi16(1))))
-        }
-    }
-}
-
-impl Vector for Pairs {
-    const GRANULE: usize = 4;
-    shared_methods!(u8, i8, TALLEST);
-
-    #[inline(always)]
-    unsafe fn dot(self, x: Self, w: Self) -> Self {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let words = _mm256_maddubs_epi16(x.0, w.0);
-            Pairs(_mm256_add_epi32(self.0, _mm256_madd_epi16(words, _mm256_set1_epi16(1))))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn finish_bytes<const N: usize, const RESIDUAL: bool>(
-        sums: [Self; N],
-        to: &ToBytes<RESIDUAL>,
-        column: usize,
-        at: usize,
-        valid: usize,
-    ) {
-        // SAFETY: the caller's promise; tiles of 256 bits have two registers.
-        unsafe { super::avx2::finish_16([sums[0].0, sums[N - 1].0], to, column, at, valid) }
-    }
-}
+pub(super) type Pairs = Bytes<4>;
 
 /// Sums a tile of one panel and 1, 2 or 4 rows, and writes them row by row.
 ///

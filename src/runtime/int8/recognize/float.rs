@@ -105,13 +105,15 @@ pub(super) fn layer_norm(at: &Site, node: LayerNormalization) -> Match<Rewrite> 
 
 /// GELU in the operators that exporters write for it.
 pub(super) fn written_out_gelu(at: &Site, _: Mul) -> Match<Rewrite> {
-    let x = gelu::exact(at, at.result())?;
-    require!(at.dtype(x)? == DType::F32, "not of float32");
-    at.rewrite().replace_root(int8::Gelu { x, factors: None, y_scale: None, y_zero_point: 0 })
+    gelu_of(at, gelu::exact(at, at.result())?)
 }
 
 pub(super) fn gelu(at: &Site, Gelu { x, approximate }: Gelu) -> Match<Rewrite> {
     require!(approximate == "none", "by tanh");
+    gelu_of(at, x)
+}
+
+fn gelu_of(at: &Site, x: ValueId) -> Match<Rewrite> {
     require!(at.dtype(x)? == DType::F32, "not of float32");
     at.rewrite().replace_root(int8::Gelu { x, factors: None, y_scale: None, y_zero_point: 0 })
 }
