@@ -39,6 +39,7 @@ mod gelu;
 mod strided;
 mod softmax;
 mod sum;
+mod extremes;
 mod chain;
 pub mod blocked;
 
@@ -48,6 +49,7 @@ pub use concat::{Part, concat};
 pub use convolution::{Convolution, ConvolutionShape, TransposedConvolution};
 pub use elementwise::{Multiplication, Table, broadcast};
 pub use epilogue::{Addition, Epilogue, Output, Quantization, Requantize, Scale};
+pub use extremes::Extremes;
 pub use gelu::{Activated, Gelu};
 pub use geometry::{Images, Window};
 pub use isa::{Arithmetic, Dispatch, Isa, UnknownName};

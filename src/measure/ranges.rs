@@ -5,9 +5,10 @@
 use rayon::prelude::*;
 
 use super::histogram::Histogram;
-use super::survey::{SurveyError, Watch, survey};
+use super::survey::{SurveyError, Watch, survey, survey_extremes};
 use crate::data::Dataset;
 use crate::ir::{Model, ValueId};
+use crate::kernels::Extremes;
 
 /// How the range of a value follows from what it holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -97,6 +98,10 @@ pub fn distributions(
     detail: Detail,
     watch: Watch,
 ) -> Result<Vec<Distribution>, SurveyError> {
+    if detail == Detail::Extremes {
+        let extremes = survey_extremes(model, values, data, watch)?;
+        return Ok(extremes.into_iter().map(Distribution::from).collect());
+    }
     let mut states: Vec<Distribution> = values.iter().map(|_| Distribution::of(&[], detail)).collect();
     survey(
         model,
@@ -110,11 +115,17 @@ pub fn distributions(
     Ok(states)
 }
 
+impl From<Extremes> for Distribution {
+    fn from(Extremes { min, max, non_finite }: Extremes) -> Distribution {
+        Distribution { extremes: Range { min, max }, non_finite, histogram: None }
+    }
+}
+
 impl Distribution {
     pub fn of(x: &[f32], detail: Detail) -> Distribution {
-        let (min, max, non_finite) = extremes(x);
-        let histogram = (detail == Detail::Histogram).then(|| Histogram::of(x, min, max));
-        Distribution { extremes: Range { min, max }, non_finite, histogram }
+        let extremes = Extremes::of(x);
+        let histogram = (detail == Detail::Histogram).then(|| Histogram::of(x, extremes.min, extremes.max));
+        Distribution { histogram, ..extremes.into() }
     }
 
     pub fn add(&mut self, other: Distribution) {
@@ -156,32 +167,6 @@ impl Distribution {
 /// [`Distribution::range`] of many values at a time.
 pub fn ranges(distributions: &[Distribution], method: RangeMethod, grid: Grid) -> Vec<Range> {
     distributions.par_iter().map(|distribution| distribution.range(method, grid)).collect()
-}
-
-/// Least and largest finite element or zero, and the number of those that are not finite.
-#[allow(clippy::eq_op, reason = "x - x is NaN where x is not finite")]
-fn extremes(x: &[f32]) -> (f32, f32, u64) {
-    // Chunks whose lanes vectorize; a sum of x - x tells whether all were finite: it is NaN otherwise.
-    const LANES: usize = 16;
-    let (mut low, mut high, mut zero) = ([0f32; LANES], [0f32; LANES], [0f32; LANES]);
-    let chunks = x.chunks_exact(LANES);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for lane in 0..LANES {
-            let x = chunk[lane];
-            low[lane] = if x < low[lane] { x } else { low[lane] };
-            high[lane] = if x > high[lane] { x } else { high[lane] };
-            zero[lane] += x - x;
-        }
-    }
-    if zero.iter().chain(rest).all(|x| x.is_finite()) {
-        let min = low.iter().chain(rest).fold(0f32, |min, &x| min.min(x));
-        let max = high.iter().chain(rest).fold(0f32, |max, &x| max.max(x));
-        return (min, max, 0);
-    }
-    let finite = x.iter().filter(|x| x.is_finite());
-    let (min, max, count) = finite.fold((0f32, 0f32, 0), |(min, max, count), &x| (min.min(x), max.max(x), count + 1));
-    (min, max, x.len() as u64 - count)
 }
 
 fn percentile(histogram: &Histogram, all: Range, share: f64) -> Range {
@@ -315,16 +300,11 @@ mod tests {
     }
 
     #[test]
-    fn extremes_contain_zero_and_leave_out_what_is_not_finite() {
+    fn a_histogram_counts_what_is_finite() {
         let mut x = vec![2.0; 40];
-        assert_eq!(extremes(&x), (0.0, 2.0, 0));
-        x[7] = -3.0;
-        x[39] = 5.0;
-        assert_eq!(extremes(&x), (-3.0, 5.0, 0));
         (x[3], x[20], x[38]) = (f32::NAN, f32::INFINITY, f32::NEG_INFINITY);
-        assert_eq!(extremes(&x), (-3.0, 5.0, 3));
-        assert_eq!(extremes(&[]), (0.0, 0.0, 0));
-        assert_eq!(distribution(&x).histogram.unwrap().total(), 37);
+        let distribution = distribution(&x);
+        assert_eq!((distribution.histogram.unwrap().total(), distribution.non_finite), (37, 3));
     }
 
     #[test]

@@ -12,7 +12,8 @@ use thiserror::Error;
 use crate::analysis::{FixedSizes, Shapes};
 use crate::data::{Dataset, required_inputs};
 use crate::ir::{DType, Model, Size, Tensor, ValueId};
-use crate::runtime::{Runner, RuntimeError};
+use crate::kernels::Extremes;
+use crate::runtime::{ExtremesRunner, Runner, RuntimeError, memory};
 
 /// The bytes of values that one run may return. Wider models are run for some values at a time. A number that does not
 /// follow from the machine, since a runtime may round otherwise where other values are asked for.
@@ -24,6 +25,15 @@ pub struct Watch<'a> {
     /// Called after each run of a sample, from several threads, with the number of all runs.
     pub progress: &'a (dyn Fn(usize) + Sync),
     pub cancelled: &'a AtomicBool,
+}
+
+impl Watch<'_> {
+    fn check(&self) -> Result<(), SurveyError> {
+        match self.cancelled.load(Ordering::Relaxed) {
+            true => Err(SurveyError::Cancelled),
+            false => Ok(()),
+        }
+    }
 }
 
 impl Default for Watch<'_> {
@@ -65,22 +75,14 @@ pub fn survey<State: Send, Seen: Send>(
     add: impl Fn(usize, &mut State, Seen) + Sync,
 ) -> Result<(), SurveyError> {
     assert_eq!(values.len(), states.len());
-    if data.is_empty() {
-        return Err(SurveyError::NoSamples);
-    }
-    let shapes = Shapes::infer_with(model, &sizes_of(model, &data.sample(0)));
-    for &value in values {
-        accept(model, value, shapes.dtype(value))?;
-    }
+    let shapes = accepted(model, values, data)?;
     let groups = groups(model, &shapes, values);
     let runs = groups.len() * data.len();
     for group in groups {
         let outputs: Vec<_> = group.iter().map(|&place| values[place]).collect();
         let runner = Runner::with_outputs(model, &outputs)?;
         let look = |sample: usize| -> Result<Vec<Seen>, SurveyError> {
-            if watch.cancelled.load(Ordering::Relaxed) {
-                return Err(SurveyError::Cancelled);
-            }
+            watch.check()?;
             let tensors = runner.run(&data.sample(sample))?;
             let seen = std::iter::zip(&group, tensors).map(|(&place, tensor)| {
                 accept(model, values[place], Some(tensor.dtype()))?;
@@ -108,6 +110,51 @@ pub fn survey<State: Send, Seen: Send>(
         }
     }
     Ok(())
+}
+
+/// What each of `values` reaches over on all samples, as [`survey`] would find it but for the order of sums in the model, in
+/// less time and memory.
+///
+/// # Errors
+/// As [`survey`].
+pub fn survey_extremes(
+    model: &Model,
+    values: &[ValueId],
+    data: &Dataset,
+    watch: Watch,
+) -> Result<Vec<Extremes>, SurveyError> {
+    let shapes = accepted(model, values, data)?;
+    let mut all = vec![Extremes::default(); values.len()];
+    if values.iter().any(|&value| shapes.dtype(value) != Some(DType::F32)) {
+        let see = |_, _, tensor: &Tensor| Extremes::of(&tensor.floats().unwrap_or_default());
+        survey(model, values, data, watch, &mut all, see, |_, all, one| *all = all.with(one))?;
+        return Ok(all);
+    }
+    let runner = ExtremesRunner::new(model, values, &data.sample(0))?;
+    let look = |sample: usize| -> Result<Vec<Extremes>, SurveyError> {
+        watch.check()?;
+        let found = runner.run(&data.sample(sample))?;
+        (watch.progress)(data.len());
+        Ok(found)
+    };
+    let join = |mut all: Vec<Extremes>, found: Vec<Extremes>| {
+        all.iter_mut().zip(found).for_each(|(all, one)| *all = all.with(one));
+        Ok(all)
+    };
+    let found = (0..data.len()).into_par_iter().map(look).try_reduce(|| all.clone(), join);
+    drop(runner);
+    memory::return_freed();
+    found
+}
+
+/// The shapes of `model` on the first sample, where it has all of `values` and they can be looked at.
+fn accepted(model: &Model, values: &[ValueId], data: &Dataset) -> Result<Shapes, SurveyError> {
+    if data.is_empty() {
+        return Err(SurveyError::NoSamples);
+    }
+    let shapes = Shapes::infer_with(model, &sizes_of(model, &data.sample(0)));
+    values.iter().try_for_each(|&value| accept(model, value, shapes.dtype(value)))?;
+    Ok(shapes)
 }
 
 fn accept(model: &Model, value: ValueId, dtype: Option<DType>) -> Result<(), SurveyError> {
@@ -270,6 +317,20 @@ mod tests {
         let why = distributions(&model, &[inner], &samples(&network(), 1), Detail::Extremes, Watch::default());
         let why = why.unwrap_err().to_string();
         assert_eq!(why, "`inner` is a value of graph `branch`: only those of the main graph can be looked at");
+    }
+
+    #[test]
+    fn extremes_are_those_of_the_values() {
+        let model = network();
+        let data = samples(&model, 7);
+        let values = ["y", "x", "r", "y"].map(|name| value(&model, name));
+        let look = |detail| distributions(&model, &values, &data, detail, Watch::default()).unwrap();
+        for (found, expected) in std::iter::zip(look(Detail::Extremes), look(Detail::Histogram)) {
+            let (found, expected) = (found.extremes, expected.extremes);
+            let range = expected.max - expected.min;
+            assert!((found.min - expected.min).abs() <= 1e-5 * range, "{found:?}, not {expected:?}");
+            assert!((found.max - expected.max).abs() <= 1e-5 * range, "{found:?}, not {expected:?}");
+        }
     }
 
     #[test]

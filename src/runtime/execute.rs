@@ -31,6 +31,11 @@ pub(super) trait Execute: ir::Op + Clone + fmt::Debug + Send + Sync + 'static {
         Vec::new()
     }
 
+    /// The operands that `prepare` takes where they are constants.
+    fn constants_if_any(&self) -> Vec<ValueId> {
+        Vec::new()
+    }
+
     fn prepare(&self, constants: &Constants, shapes: &Shapes) -> TractResult<Self::Prepared>;
 
     fn result_type(&self) -> DatumType;
@@ -49,6 +54,10 @@ pub(super) trait Operator: ir::Op + Clone + fmt::Debug + Send + Sync + 'static {
 
     fn constants(&self) -> Vec<ValueId>;
 
+    fn constants_if_any(&self) -> Vec<ValueId> {
+        Vec::new()
+    }
+
     fn prepare(&self, constants: &Constants, shapes: &Shapes) -> TractResult<Self::Prepared>;
 
     /// The type and shape of each.
@@ -62,6 +71,10 @@ impl<O: Execute> Operator for O {
 
     fn constants(&self) -> Vec<ValueId> {
         Execute::constants(self)
+    }
+
+    fn constants_if_any(&self) -> Vec<ValueId> {
+        Execute::constants_if_any(self)
     }
 
     fn prepare(&self, constants: &Constants, shapes: &Shapes) -> TractResult<Self::Prepared> {
@@ -98,6 +111,10 @@ impl Constants<'_> {
 
     pub(super) fn tensor(&self, operand: ValueId) -> TractResult<&Tensor> {
         Ok(self.0[operand.index()].as_ref().context("an operand that is not constant")?)
+    }
+
+    pub(super) fn has(&self, operand: ValueId) -> bool {
+        self.0[operand.index()].is_some()
     }
 }
 
@@ -181,10 +198,14 @@ impl<O: Operator> Expansion for Unprepared<O> {
     }
 
     fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
-        let constant: Vec<usize> = self.0.constants().iter().map(|operand| operand.index()).collect();
+        let mut constant: Vec<usize> = self.0.constants().iter().map(|operand| operand.index()).collect();
+        let if_any: Vec<usize> = self.0.constants_if_any().iter().map(|operand| operand.index()).collect();
         let (mut open, mut places, mut known, mut shapes) = (TVec::new(), Vec::new(), Vec::new(), Vec::new());
         for (index, &input) in inputs.iter().enumerate() {
             let fact = model.outlet_fact(input)?;
+            if fact.konst.is_some() && if_any.contains(&index) {
+                constant.push(index);
+            }
             shapes.push(fact.shape.to_tvec());
             known.push(fact.konst.clone());
             places.push((!constant.contains(&index)).then_some(open.len()));

@@ -14,6 +14,12 @@ pub fn keep_freed() {
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) }
 }
 
+/// What was freed goes back now: what comes next is of other sizes.
+pub fn return_freed() {
+    // SAFETY: it frees only what is free, which any thread may do at any time.
+    unsafe { libmimalloc_sys::mi_collect(true) }
+}
+
 /// Numbers that any bits stand for.
 pub(super) trait Number: Datum {}
 

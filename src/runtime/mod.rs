@@ -6,6 +6,7 @@
 //! - [`support`] knows what tract cannot run, so that it is said before any work, with the node's name.
 //! - [`runner`] makes plans for concrete input shapes and runs them.
 //! - [`together`] runs several samples in one, which [`stack`] puts together.
+//! - [`extremes`] runs a model for what its values reach over.
 //! - [`shared`] keeps inputs between runs, and lets them be changed.
 //! - [`int8`] computes quantized models in integers.
 //! - [`blocked`] computes convolutions of floats, and their gradients, with kernels of our own.
@@ -27,6 +28,7 @@ mod duplicates;
 mod encode;
 mod error;
 mod execute;
+mod extremes;
 mod foldable;
 mod int8;
 pub mod memory;
@@ -50,6 +52,7 @@ mod window;
 
 pub use dequantize::dequantized;
 pub use error::RuntimeError;
+pub use extremes::ExtremesRunner;
 pub use int8::{Execution, in_integers, is_quantized};
 pub use profile::NodeTime;
 pub use runner::Runner;

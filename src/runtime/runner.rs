@@ -20,8 +20,8 @@ use super::encode::{Encoded, Input, encode};
 use super::profile::{self, Labels, NodeTime};
 use super::tensor::{datum_type, from_tract, to_tract};
 use super::{
-    Execution, RuntimeError, blocked, chains, dequantize_linear, duplicates, int8, products, quantize, reshapes,
-    softmax, sums,
+    Execution, RuntimeError, blocked, chains, dequantize_linear, duplicates, extremes, int8, products, quantize,
+    reshapes, softmax, sums,
 };
 use crate::ir::{DType, Model, Size, Tensor, Type, TypeKind, ValueDef, ValueId};
 
@@ -341,6 +341,7 @@ impl Template {
             onnx.op_register.insert("DynamicQuantizeLinear", quantize::build_dynamic);
             int8::register(&mut onnx);
             blocked::register(&mut onnx);
+            extremes::register(&mut onnx);
             let parsed = onnx.parse(&proto, None)?;
             drop(proto);
             let mut template =

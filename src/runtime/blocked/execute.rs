@@ -1,12 +1,16 @@
 //! The operators of images in blocks, in tract.
 
+use std::borrow::Cow;
+
 use tract_onnx::model::Onnx;
 use tract_onnx::tract_core::internal::*;
 
 use super::operators::{self as blocked, GRADIENTS};
+use crate::ir::ValueId;
 use crate::kernels::blocked::{BLOCK, BlockedConvolution, Finish, FloatIsa, Given, Gradients, from_blocks, to_blocks};
 use crate::kernels::{Images, Window};
 use crate::runtime::execute::{Constants, Execute, Operands, Operator, Shapes, filled, register as one, zeroed};
+use crate::runtime::spare;
 
 /// Makes tract know our operators.
 pub(in crate::runtime) fn register(onnx: &mut Onnx) {
@@ -35,7 +39,7 @@ fn in_blocks<D: DimLike + From<usize>>(batch: &D, channels: D, size: [D; 2]) -> 
 }
 
 /// The images that are kept in blocks of this shape.
-fn kept(shape: &[usize], channels: usize) -> TractResult<Images> {
+pub(in crate::runtime) fn kept(shape: &[usize], channels: usize) -> TractResult<Images> {
     match *shape {
         [batch, blocks, height, width, BLOCK] if blocks == channels.div_ceil(BLOCK) => {
             Ok(Images { batch, size: [height, width], channels })
@@ -160,11 +164,23 @@ fn whole_blocks(channels: &[f32]) -> Vec<f32> {
     whole
 }
 
-impl Execute for blocked::BlockedConv {
-    type Prepared = BlockedConvolution;
+/// A convolution, and its weights where they are constant: packed once.
+pub(in crate::runtime) struct Packed {
+    convolution: BlockedConvolution,
+    weights: Option<Vec<f32>>,
+}
 
-    fn prepare(&self, _: &Constants, shapes: &Shapes) -> TractResult<BlockedConvolution> {
-        self.attributes().convolution(&shapes[self.w])
+impl Execute for blocked::BlockedConv {
+    type Prepared = Packed;
+
+    fn constants_if_any(&self) -> Vec<ValueId> {
+        vec![self.w]
+    }
+
+    fn prepare(&self, constants: &Constants, shapes: &Shapes) -> TractResult<Packed> {
+        let convolution = self.attributes().convolution(&shapes[self.w])?;
+        let weights = constants.has(self.w).then(|| constants.elements(self.w)).transpose()?;
+        Ok(Packed { convolution, weights: weights.map(|weights| convolution.pack_forward(weights)) })
     }
 
     fn result_type(&self) -> DatumType {
@@ -178,17 +194,20 @@ impl Execute for blocked::BlockedConv {
         Ok(in_blocks(&output.batch, output.channels, output.size).iter().map(TDim::from).collect())
     }
 
-    fn run(&self, convolution: &BlockedConvolution, operands: &Operands) -> TractResult<Tensor> {
+    fn run(&self, Packed { convolution, weights }: &Packed, operands: &Operands) -> TractResult<Tensor> {
         let images = kept(operands.shape(self.x), self.channels as usize)?;
         let output = convolution.output(&images);
         let x = operands.elements(self.x)?;
-        let weights = convolution.pack_forward(operands.elements(self.w)?);
+        let weights = match weights {
+            Some(weights) => Cow::Borrowed(weights),
+            None => Cow::Owned(convolution.pack_forward(operands.elements(self.w)?)),
+        };
         let bias = self.bias.map(|bias| TractResult::Ok(whole_blocks(operands.elements(bias)?))).transpose()?;
         let residual = self.residual.map(|residual| operands.elements(residual)).transpose()?;
         let finish = Finish { bias: bias.as_deref(), residual, clamp: [self.low, self.high] };
-        zeroed(&in_blocks(&output.batch, output.channels, output.size), |y| {
-            convolution.forward(&images, x, &weights, &finish, y);
-        })
+        let mut y = spare::tensor(&in_blocks(&output.batch, output.channels, output.size))?;
+        convolution.forward(&images, x, &weights, &finish, y.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?);
+        Ok(y)
     }
 }
 
@@ -197,7 +216,7 @@ impl Operator for blocked::BlockedConvGradient {
 
     const RESULTS: usize = GRADIENTS;
 
-    fn constants(&self) -> Vec<crate::ir::ValueId> {
+    fn constants(&self) -> Vec<ValueId> {
         Vec::new()
     }
 

@@ -19,7 +19,7 @@ use std::rc::Rc;
 use crate::analysis::Shapes;
 use crate::ir::{Model, ValueId, op};
 
-pub(super) use execute::register;
+pub(super) use execute::{kept, register};
 
 /// `model` with its convolutions on blocks, and the values that `outputs` are there.
 pub(super) fn lower(model: &Model, outputs: &[ValueId]) -> (Model, Vec<ValueId>) {

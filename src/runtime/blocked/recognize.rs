@@ -13,6 +13,7 @@ use crate::ir::{DType, Model, Tensor, ValueId, op};
 use crate::kernels::blocked::{BlockedConvolution, FloatIsa};
 use crate::require;
 use crate::rewrite::{Draft, Match, Miss, Rewrite, Rules, Site};
+use crate::runtime::extremes::Reach;
 use crate::runtime::window::WindowAttrs;
 
 /// Operators that work element by element, on any layout.
@@ -53,6 +54,7 @@ pub(super) fn recognize(model: &mut Model, shapes: &OnceCell<Rc<Shapes>>, opset:
         .on::<Add, _>(residual)
         .on::<Relu, _>(relu)
         .on::<Clip, _>(clip)
+        .on::<Reach, _>(reach)
         .on_any(ELEMENTWISE, elementwise);
     if opset >= op::BASE {
         // What these write has another form in older operator sets.
@@ -145,6 +147,12 @@ fn clamped(at: &Site, x: ValueId, low: f32, high: f32) -> Match<Rewrite> {
     let mut draft = at.rewrite();
     let y = draft.add(BlockedConv { low, high, ..conv });
     draft.replace_root(FromBlocks { x: y, channels, rank })
+}
+
+/// Blocks reach over what the image does, but for what fills them up.
+fn reach(at: &Site, Reach { x, .. }: Reach) -> Match<Rewrite> {
+    let FromBlocks { x, channels, .. } = at.producer(x)?;
+    at.rewrite().replace_root(Reach { x, channels })
 }
 
 /// f(plain(x), ..) = plain(f(x, ..)), where operands are of one size, one for each channel, or one number.
