@@ -35,7 +35,7 @@ pub struct CompareArgs {
     /// [default: exact]
     #[arg(long, value_name = "NAME")]
     arithmetic: Option<Arithmetic>,
-    /// The instruction set of int8 kernels: portable, avx2, avx-vnni, avx512-vnni [default: the best of this CPU]
+    /// The instruction set of int8 kernels: portable, rten, avx2, avx-vnni, avx512-vnni [default: the best of this CPU]
     #[arg(long, value_name = "NAME")]
     isa: Option<Isa>,
     /// Threads to use, each for a sample at a time [default: all]

@@ -84,7 +84,7 @@ pub struct Settings {
     #[arg(long, value_name = "NAME", help_heading = "Check")]
     #[serde(deserialize_with = "named")]
     pub arithmetic: Option<Arithmetic>,
-    /// The instruction set of int8 kernels: portable, avx2, avx-vnni, avx512-vnni [default: the best of this CPU]
+    /// The instruction set of int8 kernels: portable, rten, avx2, avx-vnni, avx512-vnni [default: the best of this CPU]
     #[arg(long, value_name = "NAME", help_heading = "Check")]
     #[serde(deserialize_with = "named")]
     pub isa: Option<Isa>,

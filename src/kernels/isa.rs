@@ -8,6 +8,8 @@ use std::str::FromStr;
 pub enum Isa {
     /// Plain Rust: the reference.
     Portable,
+    /// That of rten-gemm for this CPU: ARM and WASM have products only there. What else is to be computed is portable.
+    Rten,
     Avx2,
     /// 256-bit VNNI in VEX encoding (Alder Lake and later client CPUs).
     AvxVnni,
@@ -37,7 +39,7 @@ pub struct Dispatch {
 
 impl Isa {
     /// Slowest first.
-    pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Avx2, Isa::AvxVnni, Isa::Avx512Vnni];
+    pub const ALL: [Isa; 5] = [Isa::Portable, Isa::Rten, Isa::Avx2, Isa::AvxVnni, Isa::Avx512Vnni];
 
     /// Whether this CPU can run its kernels.
     pub fn is_available(self) -> bool {
@@ -45,7 +47,7 @@ impl Isa {
         {
             let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
             match self {
-                Isa::Portable => true,
+                Isa::Portable | Isa::Rten => true,
                 Isa::Avx2 => avx2,
                 Isa::AvxVnni => avx2 && is_x86_feature_detected!("avxvnni"),
                 Isa::Avx512Vnni => {
@@ -58,7 +60,7 @@ impl Isa {
         }
         #[cfg(not(target_arch = "x86_64"))]
         {
-            self == Isa::Portable
+            matches!(self, Isa::Portable | Isa::Rten)
         }
     }
 
@@ -79,6 +81,7 @@ impl Isa {
     pub fn name(self) -> &'static str {
         match self {
             Isa::Portable => "portable",
+            Isa::Rten => "rten",
             Isa::Avx2 => "avx2",
             Isa::AvxVnni => "avx-vnni",
             Isa::Avx512Vnni => "avx512-vnni",
@@ -123,7 +126,7 @@ impl FromStr for Isa {
     type Err = UnknownName;
 
     fn from_str(name: &str) -> Result<Isa, UnknownName> {
-        let known = "portable, avx2, avx-vnni, avx512-vnni";
+        let known = "portable, rten, avx2, avx-vnni, avx512-vnni";
         Isa::ALL.into_iter().find(|isa| isa.name() == name).ok_or(UnknownName { name: name.into(), known })
     }
 }
@@ -162,7 +165,7 @@ mod tests {
             assert_eq!(arithmetic.to_string().parse(), Ok(arithmetic));
         }
         let error = "avx".parse::<Isa>().unwrap_err();
-        assert_eq!(error.to_string(), "`avx` is not one of portable, avx2, avx-vnni, avx512-vnni");
+        assert_eq!(error.to_string(), "`avx` is not one of portable, rten, avx2, avx-vnni, avx512-vnni");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::isa::{Arithmetic, Dispatch, Isa};
 use super::packing::{Matrix, Panels};
 #[cfg(target_arch = "x86_64")]
 use super::pairs::PairedPanels;
+use super::rten::{self, PackedWeights};
 use super::terms::Terms;
 
 /// The share of granules in pairs that makes up for lower tiles.
@@ -16,6 +17,8 @@ pub(super) enum Kernel {
     Portable {
         saturating: bool,
     },
+    /// Exact, for bytes.
+    Rten,
     /// Pairs of products saturate; exact where the weights are too small for that.
     #[cfg(target_arch = "x86_64")]
     Avx2Bytes,
@@ -46,6 +49,7 @@ impl Kernel {
         let overflows = matrix.can_saturate();
         let saturating = dispatch.arithmetic == Arithmetic::Saturating && may_saturate && overflows;
         match dispatch.isa {
+            Isa::Rten if !saturating && matrix.fits_bytes() && rten::is_exact(matrix.depth, overflows) => Kernel::Rten,
             #[cfg(target_arch = "x86_64")]
             Isa::AvxVnni if !saturating && suits_vnni(matrix, terms) => Kernel::AvxVnni,
             #[cfg(target_arch = "x86_64")]
@@ -61,9 +65,10 @@ impl Kernel {
     }
 
     /// For a product of two activations; `saturating` if it is one of u8 and i8 that saturates.
-    pub(super) fn of_activations(isa: Isa, saturating: bool, bounded: bool) -> Kernel {
+    pub(super) fn of_activations(isa: Isa, depth: usize, saturating: bool, bounded: bool) -> Kernel {
         isa.require();
         match isa {
+            Isa::Rten if !saturating && rten::is_exact(depth, true) => Kernel::Rten,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni if saturating => Kernel::Avx2Bytes,
             #[cfg(target_arch = "x86_64")]
@@ -80,6 +85,7 @@ impl Kernel {
     pub(super) fn granule(self) -> usize {
         match self {
             Kernel::Portable { .. } => 2,
+            Kernel::Rten => 1,
             #[cfg(target_arch = "x86_64")]
             Kernel::Avx2Words => 2,
             #[cfg(target_arch = "x86_64")]
@@ -98,6 +104,7 @@ impl Kernel {
                     false => (Kernel::Avx2Bytes, Panels::bytes(matrix)),
                 }
             }
+            Kernel::Rten => (self, Panels::Rten(PackedWeights::new(matrix))),
             _ if self.granule() == 2 => (self, Panels::words(matrix)),
             _ => (self, Panels::bytes(matrix)),
         }

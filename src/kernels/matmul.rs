@@ -6,6 +6,7 @@ use super::isa::{Arithmetic, Dispatch};
 use super::kernel::Kernel;
 use super::packing::{Activations, Matrix, Panels};
 use super::product::{Destination, Product};
+use super::rten::PackedWeights;
 use super::taps::Input;
 use super::terms::{Constants, InputQuantization, Parameters, Terms};
 use super::widest::widest;
@@ -143,10 +144,18 @@ impl ActivationMatMul {
             }
             _ => true,
         };
-        let kernel = Kernel::of_activations(self.dispatch.isa, saturating, bounded);
+        let kernel = Kernel::of_activations(self.dispatch.isa, depth, saturating, bounded);
         let b = Activations { values: b.values, stride: b.stride, depth, columns, transposed };
         let zero_point = self.b_zero_point;
+        // Where bytes are b - 128, z_b - 128 is still to be taken off.
+        let moved = i32::from(zero_point) - 128;
         let (panels, sums, moved) = match kernel.granule() {
+            1 => {
+                let bytes = b.columns();
+                let sum = |column: &[i8]| column.iter().map(|&x| i32::from(x)).sum();
+                let sums = bytes.chunks_exact(depth).map(sum).collect();
+                (Panels::Rten(PackedWeights::of(&bytes, depth, columns)), sums, moved)
+            }
             2 => {
                 let (panels, sums) = widest(
                     #[inline(always)]
@@ -155,12 +164,11 @@ impl ActivationMatMul {
                 (Panels::Words(panels), sums, 0)
             }
             _ => {
-                // Bytes are b - 128, so z_b - 128 is still to be taken off.
                 let (panels, sums) = widest(
                     #[inline(always)]
                     || b.pack::<i8, 4>(|x| (x ^ 0x80) as i8),
                 );
-                (Panels::Bytes(panels), sums, i32::from(zero_point) - 128)
+                (Panels::Bytes(panels), sums, moved)
             }
         };
         // Σ (a - z_a)·(b' - m) = Σ a·b' - z_a·(Σ b' - depth·m) - m·Σ a, where b' is what is packed and m is `moved`.

@@ -16,6 +16,7 @@ mod packing;
 mod pairs;
 mod terms;
 mod portable;
+mod rten;
 mod threads;
 mod widest;
 mod exponential;

@@ -7,6 +7,7 @@
 use super::aligned::{Aligned, Plain};
 #[cfg(target_arch = "x86_64")]
 use super::pairs::PairedPanels;
+use super::rten::PackedWeights;
 
 /// Columns of a panel.
 pub(super) const PANEL: usize = 16;
@@ -112,6 +113,8 @@ pub(super) enum Panels {
     #[cfg(target_arch = "x86_64")]
     Pairs(PairedPanels),
     Words(Aligned<i16>),
+    /// In an order of its own.
+    Rten(PackedWeights),
 }
 
 impl Panels {
@@ -155,6 +158,16 @@ pub(super) struct Activations<'a> {
 }
 
 impl Activations<'_> {
+    /// b - 128, column by column.
+    pub(super) fn columns(&self) -> Vec<i8> {
+        let at = |(column, k): (usize, usize)| match self.transposed {
+            true => self.values[column * self.stride + k],
+            false => self.values[k * self.stride + column],
+        };
+        let places = (0..self.columns).flat_map(|column| (0..self.depth).map(move |k| (column, k)));
+        places.map(|place| (at(place) ^ 0x80) as i8).collect()
+    }
+
     /// Packs what `narrow` makes of each byte, and sums it by column.
     #[inline(always)]
     pub(super) fn pack<T: Plain + Default + Into<i32>, const GRANULE: usize>(

@@ -42,6 +42,7 @@ pub(super) struct Destination<'a> {
 #[derive(Default)]
 struct Scratch {
     copied: Copied<u8>,
+    sums: Vec<i32>,
     #[cfg(target_arch = "x86_64")]
     bytes: Taps<u8>,
     #[cfg(target_arch = "x86_64")]
@@ -120,12 +121,16 @@ impl Product {
     /// `to` begins at the first row and column.
     fn run_block(&self, terms: &Terms, input: &Input, rows: Range<usize>, scratch: &mut Scratch, to: Destination) {
         let (depth, zero_point) = (self.depth, terms.input.zero_point);
-        #[cfg(target_arch = "x86_64")]
         let starts = input.starts.map(|starts| &starts[rows.clone()]);
         match (self.kernel, &self.panels) {
             (Kernel::Portable { saturating }, Panels::Words(panels)) => {
                 scratch.copied.copy(input, rows, depth, 2, zero_point);
                 self.portable(terms, &scratch.copied.rows, panels, saturating, to);
+            }
+            (Kernel::Rten, Panels::Rten(weights)) => {
+                scratch.copied.copy(input, rows, depth, 1, zero_point);
+                weights.multiply(&scratch.copied.rows, &mut scratch.sums);
+                self.store(terms, &scratch.sums, starts, to);
             }
             #[cfg(target_arch = "x86_64")]
             (kernel @ (Kernel::Avx2Bytes | Kernel::AvxVnni | Kernel::Avx512Vnni), Panels::Bytes(weights)) => {
@@ -169,6 +174,15 @@ impl Product {
         destination: Destination<'a>,
     ) -> x86::Block<'a, X, W> {
         x86::Block { taps, weights, pairs, columns: self.columns, terms, starts, destination }
+    }
+
+    /// Finishes sums of whole rows.
+    fn store(&self, terms: &Terms, sums: &[i32], starts: Option<&[i32]>, mut to: Destination) {
+        for (row, sums) in sums.chunks_exact(self.columns).enumerate() {
+            let start = starts.map_or(0, |starts| starts[row]);
+            let sums = sums.iter().zip(&terms.bias).map(|(sum, bias)| sum.wrapping_add(*bias).wrapping_add(start));
+            terms.epilogue.store(sums, 0, to.residual, &mut to.output, row * to.stride);
+        }
     }
 
     fn portable(&self, terms: &Terms, rows: &[u8], panels: &[i16], saturating: bool, mut to: Destination) {
