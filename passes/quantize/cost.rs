@@ -123,6 +123,8 @@ fn unit_cost(model: &Model, shapes: &Shapes, unit: &Unit) -> Cost {
         Some(match &unit.role {
             Role::Move if node.op == "MaxPool" => look_up("MaxPool", 0.0, written),
             Role::Move => Cost::default(),
+            // Targets with a table of costs leave them in floats.
+            Role::Product => Cost::default(),
             Role::Join => look_up("Border", 0.0, written),
             Role::HardSwish => look_up("HardSwish", 0.0, written),
             Role::Layer(layer) => {

@@ -1,8 +1,8 @@
 //! Where a network is int8: which nodes compute in it, and which values are stored in it.
 //!
-//! A decision about the flow of data. Layers are int8 wherever they can be; any other operator only between int8 values,
-//! so that no value is quantized just for it, and only where int8 goes on behind it. A quantizer takes over the limits and
-//! scales that follow a node ([`tail`](super::tail)).
+//! A decision about the flow of data. Layers, and products where the target wants them, are int8 wherever they can be; any
+//! other operator only between int8 values, so that no value is quantized just for it, and only where int8 goes on behind
+//! it. A quantizer takes over the limits and scales that follow a node ([`tail`](super::tail)).
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,7 +16,7 @@ use crate::rewrite::{Match, Miss, Outcome};
 use super::cost::{self, Cost};
 use super::layer::{Layer, is_layer};
 use super::tail::{self, Tail};
-use super::target::{MOVES, Traits};
+use super::target::{MOVES, Products, Traits};
 
 /// What runs in int8.
 pub struct Placement {
@@ -49,6 +49,8 @@ pub enum Role {
     Move,
     /// Joins values that need a common grid.
     Join,
+    /// Multiplies two activations.
+    Product,
     /// HardSwish, as an integer Add that saturates and a Mul.
     HardSwish,
     /// Anything else that the target runs between int8 values; constant operands are int8, too.
@@ -81,8 +83,8 @@ impl Placement {
         costs: bool,
         kept: impl Fn(NodeId) -> bool,
     ) -> (Placement, Outcome) {
-        let mut search =
-            Search { model, shapes, traits, kept: &kept, int8: HashSet::new(), outcome: Outcome::default() };
+        let (int8, copied, outcome) = (HashSet::new(), HashSet::new(), Outcome::default());
+        let mut search = Search { model, shapes, traits, kept: &kept, int8, copied, outcome };
         let mut units = search.forwards();
         search.backwards(&mut units);
         if costs {
@@ -142,6 +144,8 @@ struct Search<'s> {
     kept: &'s dyn Fn(NodeId) -> bool,
     /// Values that are int8 as they are made.
     int8: HashSet<ValueId>,
+    /// Values that layers and products read in int8.
+    copied: HashSet<ValueId>,
     outcome: Outcome,
 }
 
@@ -159,6 +163,9 @@ impl Search<'_> {
                     if unit.quantizes {
                         self.int8.insert(unit.result);
                     }
+                    if let Role::Layer(_) | Role::Product = unit.role {
+                        self.copied.extend(&unit.operands);
+                    }
                     units.push(unit);
                 }
                 Err(miss) => drop(self.outcome.missed.insert((what, node), miss)),
@@ -168,16 +175,21 @@ impl Search<'_> {
     }
 
     /// What the report calls the node where it could be int8 at all.
-    fn kind(&self, node: NodeId) -> Option<&'static str> {
-        let node = self.model.node(node);
+    fn kind(&self, id: NodeId) -> Option<&'static str> {
+        let node = self.model.node(id);
         let op = node.op.as_str();
-        let is_weighted = || node.inputs.get(1).copied().flatten().is_some_and(|w| self.model.constant(w).is_some());
         match op {
             _ if !node.domain.is_empty() => None,
-            _ if is_layer(op) && is_weighted() => Some(LAYER),
+            _ if is_layer(op) && self.is_weighted(id) => Some(LAYER),
+            "MatMul" if self.traits.products != Products::None => Some(OPERATOR),
             _ if self.traits.operators.contains(&op) || MOVES.contains(&op) => Some(OPERATOR),
             _ => None,
         }
+    }
+
+    fn is_weighted(&self, node: NodeId) -> bool {
+        let weight = self.model.node(node).inputs.get(1).copied().flatten();
+        weight.is_some_and(|weight| self.model.constant(weight).is_some())
     }
 
     fn unit(&self, id: NodeId) -> Match<Unit> {
@@ -185,7 +197,7 @@ impl Search<'_> {
         let op = node.op.as_str();
         require!(!(self.kept)(id), "asked to stay float");
         let &[Some(first)] = &node.outputs[..] else { return Err(Miss("it has several results")) };
-        if is_layer(op) {
+        if is_layer(op) && self.is_weighted(id) {
             require!(self.traits.layers.contains(&op), "the target has no such layer in int8");
             let layer = Layer::read(self.model, id)?;
             self.accept_operand(layer.x)?;
@@ -198,7 +210,12 @@ impl Search<'_> {
         }
         let operands = self.data_operands(id);
         require!(!operands.is_empty(), "all of its operands are constants");
-        require!(operands.iter().all(|operand| self.int8.contains(operand)), "it reads a value that is float");
+        if op == "MatMul" {
+            return self.product(id, operands, first);
+        }
+        let is_int8 =
+            |operand| self.int8.contains(operand) || self.traits.reads_copies && self.copied.contains(operand);
+        require!(operands.iter().all(is_int8), "it reads a value that is float");
         require!(self.shapes.rank(first).is_some_and(|rank| rank > 0), "its rank is not known");
         let role = match op {
             _ if MOVES.contains(&op) => return Ok(self.alone(id, Role::Move, operands, first)),
@@ -207,6 +224,36 @@ impl Search<'_> {
             _ => Role::Operator,
         };
         Ok(self.with_tail(self.alone(id, role, operands, first)))
+    }
+
+    /// Wherever it can be, as a layer.
+    fn product(&self, id: NodeId, operands: Vec<ValueId>, result: ValueId) -> Match<Unit> {
+        require!(operands.len() == 2, "its left operand is constant");
+        operands.iter().try_for_each(|&operand| self.accept_operand(operand))?;
+        let of_probabilities = operands.iter().any(|&operand| self.holds_probabilities(operand));
+        let all = self.traits.products == Products::All;
+        require!(all || !of_probabilities, "the target leaves products of probabilities in floats");
+        let unit = self.alone(id, Role::Product, operands, result);
+        Ok(match self.traits.float_results.contains(&"MatMul") {
+            true => Unit { quantizes: false, ..unit },
+            false => self.with_tail(unit),
+        })
+    }
+
+    /// Whether `value` comes of a Softmax, moved or not.
+    fn holds_probabilities(&self, mut value: ValueId) -> bool {
+        while let Some(producer) = self.model.producer(value) {
+            let node = self.model.node(producer);
+            match node.op.as_str() {
+                "Softmax" => return true,
+                op if MOVES.contains(&op) || op == "Identity" => match node.inputs[0] {
+                    Some(moved) => value = moved,
+                    None => return false,
+                },
+                _ => return false,
+            }
+        }
+        false
     }
 
     fn alone(&self, node: NodeId, role: Role, operands: Vec<ValueId>, result: ValueId) -> Unit {
@@ -254,7 +301,7 @@ impl Search<'_> {
         let mut dropped: HashSet<NodeId> = HashSet::new();
         for unit in units.iter_mut().rev() {
             let is_wanted = wanted.contains(&unit.result);
-            if let Role::Layer(_) = unit.role {
+            if let Role::Layer(_) | Role::Product = unit.role {
                 let floats = self.traits.float_results.contains(&self.model.node(unit.node).op.as_str());
                 if unit.quantizes && !is_wanted && floats {
                     unit.absorbed.clear();

@@ -39,6 +39,15 @@ pub enum Bias {
     Int32,
 }
 
+/// Which products of two activations run in int8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Products {
+    None,
+    /// Those that multiply no probabilities: of an attention, queries and keys.
+    BeforeSoftmax,
+    All,
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct Traits {
     pub levels: Levels,
@@ -48,6 +57,9 @@ pub struct Traits {
     pub layers: &'static [&'static str],
     /// The other operators that run in int8 between Q/DQ pairs.
     pub operators: &'static [&'static str],
+    pub products: Products,
+    /// Whether operators read the rounded copies that layers have of a float value, which other nodes read as it is.
+    pub reads_copies: bool,
     /// Whether the saturation of a quantizer stands for a Relu or Clip before it; otherwise they stay, and are fused.
     pub absorbs: bool,
     /// Layers whose result is float: their products are dequantized as they are made.
@@ -98,13 +110,15 @@ impl Target {
 
     pub fn traits(self) -> Traits {
         // Measured in ONNX Runtime 1.32: Conv, Gemm and MatMul (with float results) become QLinearConv, QGemm and
-        // MatMulIntegerToFloat; a Relu between Conv and Q keeps the Conv from being fused; Sigmoid, LeakyRelu and Softmax
-        // gain nothing or lose.
+        // MatMulIntegerToFloat; a Relu between Conv and Q keeps the Conv from being fused; Sigmoid, LeakyRelu, Softmax and
+        // products of activations gain nothing or lose.
         let onnxruntime = Traits {
             levels: Levels::U8,
             symmetric: false,
             layers: &["Conv", "Gemm", "MatMul"],
             operators: &["Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat", "HardSwish"],
+            products: Products::None,
+            reads_copies: false,
             absorbs: true,
             float_results: &["MatMul", "Gemm"],
             concat_ties: false,
@@ -119,12 +133,15 @@ impl Target {
             Target::Onnxruntime | Target::OnnxruntimeVnni => onnxruntime,
             Target::Tract => Traits { conv_bias: Bias::Int32, costs: false, merges_sums: false, ..onnxruntime },
             // Zero points are 0, weights symmetric; Relu is fused behind a layer, and an Add with the layer before it when
-            // the other operand is quantized; layers give floats where no Q follows.
+            // the other operand is quantized; layers give floats where no Q follows. A fused attention is int8 where all
+            // operands of both products are, also the probabilities.
             Target::Tensorrt => Traits {
                 levels: Levels::I8,
                 symmetric: true,
                 layers: &["Conv", "ConvTranspose", "Gemm", "MatMul"],
                 operators: &["Add", "GlobalAveragePool", "AveragePool", "Concat"],
+                products: Products::All,
+                reads_copies: false,
                 absorbs: false,
                 float_results: &["Conv", "ConvTranspose", "Gemm", "MatMul"],
                 concat_ties: true,
@@ -136,10 +153,11 @@ impl Target {
                 per_channel: true,
             },
             // Q/DQ become FakeQuantize; activations are asymmetric, weights symmetric per channel, biases float, and what
-            // joins in a Concat has one scale.
+            // joins in a Concat has one scale. Its own quantizers leave products of probabilities in floats.
             Target::Openvino => Traits {
                 layers: &["Conv", "ConvTranspose", "Gemm", "MatMul"],
                 operators: &["Add", "Mul", "GlobalAveragePool", "AveragePool", "Concat"],
+                products: Products::BeforeSoftmax,
                 absorbs: false,
                 concat_ties: true,
                 gemm_bias: Bias::Float,
@@ -164,7 +182,15 @@ impl Target {
                     "Tanh",
                     "LeakyRelu",
                     "Softmax",
+                    "Elu",
+                    "Gelu",
+                    "HardSigmoid",
+                    "InstanceNormalization",
+                    "LayerNormalization",
+                    "PRelu",
                 ],
+                products: Products::All,
+                reads_copies: true,
                 absorbs: false,
                 float_results: &[],
                 concat_ties: true,

@@ -5,15 +5,20 @@
 
 use std::collections::HashMap;
 
-use crate::ir::op::{Add, DequantizeLinear, Mul, QuantizeLinear};
-use crate::ir::{GraphId, Model, NodeId, Operation, Tensor, ValueId};
+use ndarray::ArrayD;
 
-use super::codes::{Bits, Codes, int32_bias};
+use crate::ir::op::{Add, DequantizeLinear, Mul, QuantizeLinear};
+use crate::ir::{DType, GraphId, Model, NodeId, Operation, Tensor, ValueId};
+
+use super::codes::{Bits, Codes, int32_bias, raise_for_bias};
 use super::grid::Grid;
 use super::layer::{Layer, LayerKind};
 use super::place::{Placement, Role, Unit};
 use super::rewrites::shift_bias;
 use super::target::{Bias, Traits};
+
+/// Operators whose operands are a value, its scale and its bias.
+const NORMALIZATIONS: &[&str] = &["InstanceNormalization", "LayerNormalization"];
 
 pub struct Writer<'m> {
     model: &'m mut Model,
@@ -89,8 +94,8 @@ impl Writer<'_> {
         match &unit.role {
             Role::Layer(layer) => self.layer(layer, codes.expect("every layer has codes"), anchor, &mut operation),
             Role::HardSwish => operation = self.hard_swish(operation.inputs[0].expect("an operand"), anchor, &base),
-            Role::Operator => self.constants(anchor, &mut operation),
-            Role::Move | Role::Join => {}
+            Role::Operator => self.constants(unit, anchor, &mut operation),
+            Role::Move | Role::Join | Role::Product => {}
         }
         if !unit.quantizes {
             let node = self.model.replace_operation(unit.node, operation);
@@ -258,22 +263,45 @@ impl Writer<'_> {
         }
     }
 
-    /// Constant operands in int8: numbers of their own grid.
-    fn constants(&mut self, anchor: NodeId, operation: &mut Operation) {
-        for slot in &mut operation.inputs {
+    /// Constant operands in int8: numbers of their own grid. The bias of a normalization is int32, as that of a layer.
+    fn constants(&mut self, unit: &Unit, anchor: NodeId, operation: &mut Operation) {
+        let is_normalization = NORMALIZATIONS.contains(&operation.op.as_str());
+        let bias = operation.inputs.get(2).copied().flatten().filter(|_| is_normalization);
+        let bias = bias.and_then(|value| Some((value, self.model.constant(value)?.floats()?.into_owned())));
+        let mut grid = None;
+        for slot in operation.inputs.iter_mut().take(if bias.is_some() { 2 } else { usize::MAX }) {
             let Some(value) = *slot else { continue };
             let Some(floats) = self.model.constant(value).and_then(Tensor::to_array) else { continue };
             let (low, high) = floats.iter().fold((0f32, 0f32), |(low, high), &x| (low.min(x), high.max(x)));
-            let grid = Grid::covering(low, high, self.traits.levels, self.traits.symmetric);
-            let levels = match grid.levels.dtype() {
-                crate::ir::DType::U8 => Tensor::from(floats.mapv(|x| grid.level(x) as u8)),
-                _ => Tensor::from(floats.mapv(|x| grid.level(x) as i8)),
-            };
-            let name = self.model.value(value).name.clone();
-            let levels = self.model.add_constant(self.graph, &format!("{name}.int8"), levels);
-            let decoded = self.dequantized(levels, grid);
-            *slot = Some(self.insert(anchor, decoded, &name));
+            let mut covering = Grid::covering(low, high, self.traits.levels, self.traits.symmetric);
+            if let Some((_, bias)) = &bias {
+                let mut scales = vec![covering.scale; bias.len()];
+                raise_for_bias(&mut scales, bias, self.grids[&unit.operands[0]]);
+                covering.scale = scales.into_iter().fold(covering.scale, f32::max);
+            }
+            *slot = Some(self.constant(anchor, value, &floats, covering));
+            grid = Some(covering);
         }
+        if let (Some((value, bias)), Some(grid)) = (bias, grid) {
+            let (levels, steps) = int32_bias(&bias, &vec![grid.scale; bias.len()], self.grids[&unit.operands[0]]);
+            let name = self.model.value(value).name.clone();
+            let step = steps.first().copied().unwrap_or(grid.scale);
+            let step = self.model.add_constant(self.graph, &format!("{name}.scale"), Tensor::scalar(step));
+            let levels = Tensor::from_vec(vec![levels.len()], levels);
+            let levels = self.model.add_constant(self.graph, &format!("{name}.int32"), levels);
+            operation.inputs[2] = Some(self.insert(anchor, dequantize(levels, step, None, 0), &name));
+        }
+    }
+
+    fn constant(&mut self, anchor: NodeId, value: ValueId, floats: &ArrayD<f32>, grid: Grid) -> ValueId {
+        let levels = match grid.levels.dtype() {
+            DType::U8 => Tensor::from(floats.mapv(|x| grid.level(x) as u8)),
+            _ => Tensor::from(floats.mapv(|x| grid.level(x) as i8)),
+        };
+        let name = self.model.value(value).name.clone();
+        let levels = self.model.add_constant(self.graph, &format!("{name}.int8"), levels);
+        let decoded = self.dequantized(levels, grid);
+        self.insert(anchor, decoded, &name)
     }
 
     /// x·clip(x + 3, 0, 6) / 6, where a sum between 0 and 6 saturates and is read as a sixth of it.
