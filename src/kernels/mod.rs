@@ -7,6 +7,11 @@
 //!
 //! Nothing here knows of models. Here, and only here, is arithmetic in `unsafe`.
 
+#![cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(unused, reason = "what chooses and feeds kernels of x86 has less to do")
+)]
+
 mod isa;
 mod aligned;
 mod geometry;

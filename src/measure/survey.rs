@@ -124,12 +124,25 @@ pub fn survey_extremes(
     watch: Watch,
 ) -> Result<Vec<Extremes>, SurveyError> {
     let shapes = accepted(model, values, data)?;
-    let mut all = vec![Extremes::default(); values.len()];
-    if values.iter().any(|&value| shapes.dtype(value) != Some(DType::F32)) {
-        let see = |_, _, tensor: &Tensor| Extremes::of(&tensor.floats().unwrap_or_default());
-        survey(model, values, data, watch, &mut all, see, |_, all, one| *all = all.with(one))?;
-        return Ok(all);
+    if values.iter().all(|&value| shapes.dtype(value) == Some(DType::F32)) {
+        match extremes_in_place(model, values, data, watch) {
+            // What kernels of training do not run, others may.
+            Err(SurveyError::Runtime(_)) => {}
+            found => return found,
+        }
     }
+    let mut all = vec![Extremes::default(); values.len()];
+    let see = |_, _, tensor: &Tensor| Extremes::of(&tensor.floats().unwrap_or_default());
+    survey(model, values, data, watch, &mut all, see, |_, all, one| *all = all.with(one))?;
+    Ok(all)
+}
+
+fn extremes_in_place(
+    model: &Model,
+    values: &[ValueId],
+    data: &Dataset,
+    watch: Watch,
+) -> Result<Vec<Extremes>, SurveyError> {
     let runner = ExtremesRunner::new(model, values, &data.sample(0))?;
     let look = |sample: usize| -> Result<Vec<Extremes>, SurveyError> {
         watch.check()?;
@@ -141,7 +154,8 @@ pub fn survey_extremes(
         all.iter_mut().zip(found).for_each(|(all, one)| *all = all.with(one));
         Ok(all)
     };
-    let found = (0..data.len()).into_par_iter().map(look).try_reduce(|| all.clone(), join);
+    let none = || vec![Extremes::default(); values.len()];
+    let found = (0..data.len()).into_par_iter().map(look).try_reduce(none, join);
     drop(runner);
     memory::return_freed();
     found
