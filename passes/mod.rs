@@ -21,6 +21,7 @@ pub const ALL: &[PassInfo] = &[
     cleanup::upgrade_opset::INFO,
     cleanup::fix_sizes::INFO,
     PassInfo::group("cleanup", "Everything that keeps what the model computes, until nothing changes", CLEANUP),
+    cleanup::keep_sums_apart::INFO,
     prune::INFO,
     sparsify::INFO,
     distill::INFO,

@@ -283,7 +283,8 @@ impl Job {
         }
     }
 
-    /// The pipeline with the pass in front that raises older models to the opset that the passes know.
+    /// The pipeline with the pass in front that raises older models to the opset that the passes know, and the one behind that
+    /// keeps ONNX Runtime from what it would do, slower, with the shapes that cleanup brings to light.
     fn pipeline(&self, default: &str) -> Result<Pipeline, NotationError> {
         let mut asked = Pipeline::parse(self.passes.as_deref().unwrap_or(default), passes::ALL)?;
         if let Some(target) = self.target {
@@ -292,6 +293,12 @@ impl Job {
                 return Err(NotationError::BadOption { pass: sensitivity::QUANTIZE.into(), what });
             }
             asked = asked.with_option(sensitivity::QUANTIZE, "target", target.to_string().into());
+        }
+        if asked.contains("simplify-shapes")
+            && !asked.contains(sensitivity::QUANTIZE)
+            && !asked.contains("keep-sums-apart")
+        {
+            asked = asked.before_implied("keep-sums-apart", passes::ALL)?;
         }
         match asked.is_empty() || asked.contains("upgrade-opset") {
             true => Ok(asked),

@@ -68,6 +68,20 @@ fn the_default_writes_a_smaller_model_that_says_how_it_was_made() {
 }
 
 #[test]
+fn what_cleanup_shows_is_kept_from_a_runtime_that_would_lose_by_it() {
+    let folder = folder();
+    let (out, out_text) = path(&folder, "clean.onnx");
+    let pipeline = |arguments: &[&str]| {
+        assert_eq!(code(&[&[MODEL, "-o", &out_text, "--quiet"], arguments].concat()), 0);
+        metadata(&out).into_iter().find(|(name, _)| name == "onnxshrink.pipeline").expect("it is told").1
+    };
+    assert!(pipeline(&["--passes", "cleanup"]).ends_with(",keep-sums-apart"));
+    for other in ["fold-constants", "cleanup,quantize(mode=weights)"] {
+        assert!(!pipeline(&["--passes", other]).contains("keep-sums-apart"), "{other}");
+    }
+}
+
+#[test]
 fn an_empty_pipeline_writes_the_same_message() {
     let folder = folder();
     let (out, out_text) = path(&folder, "same.onnx");

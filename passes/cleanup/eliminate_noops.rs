@@ -1,7 +1,7 @@
 //! Removes nodes that compute what they are given: reshapes to the same shape, casts to the same type, `x + 0`, `x · 1`.
 
 use crate::ir::op::{
-    Add, Cast, Concat, Div, Dropout, Expand, Mul, Pad, Pow, Slice, Split, Sub, Tile, Transpose, Where,
+    Add, Cast, Concat, Div, Dropout, Expand, Mul, Pad, Pow, Slice, Split, Sub, Sum, Tile, Transpose, Where,
 };
 use crate::ir::{Model, ValueId};
 use crate::pass::{Context, Pass, PassError, PassInfo};
@@ -32,6 +32,7 @@ impl Pass for EliminateNoops {
             .on(split_into_one)
             .on(dropout)
             .on_any(&["Sum", "Max", "Min", "Mean"], of_one)
+            .on(sum_of_two)
             .on_any(&["Resize"], resize_by_one);
         let arithmetic =
             Rules::new().on(add_zero).on(subtract_zero).on(times_one).on(over_one).on(to_the_one).on(chosen);
@@ -106,6 +107,14 @@ fn of_one(at: &Site) -> Match<Rewrite> {
     match at.node().inputs[..] {
         [Some(x)] if at.node().domain.is_empty() => Rewrite::forward(x),
         _ => Err(Miss("it has several operands")),
+    }
+}
+
+/// No node less, but the form in which passes look for it.
+fn sum_of_two(at: &Site, sum: Sum) -> Match<Rewrite> {
+    match sum.xs[..] {
+        [a, b] => at.rewrite().replace_root(Add { a, b }),
+        _ => Err(Miss("it is no sum of two")),
     }
 }
 

@@ -17,6 +17,7 @@ pub mod fuse_scale;
 pub mod fuse_transposes;
 pub mod inline_branches;
 pub mod inline_functions;
+pub mod keep_sums_apart;
 mod layer;
 pub mod merge_consecutive;
 pub mod merge_initializers;

@@ -38,6 +38,7 @@ use serde_json::{Map, Value as Json};
 use crate::ir::Model;
 use crate::measure::RangeMethod;
 use crate::pass::{Context, Effect, Needs, Pass, PassError, PassInfo, refuse_unless};
+use crate::passes::cleanup::keep_sums_apart::keep_sums_apart;
 use crate::passes::names::globs;
 use crate::passes::teach::augment::Changes;
 use crate::passes::teach::{Judged, Objective, Recipe};
@@ -545,7 +546,7 @@ impl Pass for Quantize {
             Mode::Float16 => self.convert_to_float16(model, cx)?,
         }
         if self.mode != Mode::Float16 && self.target.traits().merges_sums {
-            let outcome = rewrites::keep_sums_apart(model, &cx.shapes(model));
+            let outcome = keep_sums_apart(model, &cx.shapes(model));
             if !outcome.applied.is_empty() {
                 cx.report(outcome);
             }

@@ -1,9 +1,8 @@
 //! Changes of the float graph around products and sums: what a runtime would otherwise merge, and what biases take on.
 
 use crate::analysis::Shapes;
-use crate::ir::op::{Add, LayerNormalization, Sum};
+use crate::ir::op::Add;
 use crate::ir::{Model, NodeId, Tensor, ValueId};
-use crate::rewrite::Outcome;
 
 use super::layer::LayerKind;
 use super::place::{Placement, Role};
@@ -34,26 +33,6 @@ pub fn keep_biases_apart(model: &mut Model, placement: &Placement, shapes: &Shap
     }
 }
 
-/// ONNX Runtime makes a SkipLayerNormalization of an Add of two like values and the LayerNormalization behind it, which on
-/// CPUs takes twice as long as both apart (54 and 24 µs for 96 x 96, release 1.32). A Sum it leaves alone. Exporters hide
-/// shapes from it, and so keep it from that; cleanup brings them to light.
-pub fn keep_sums_apart(model: &mut Model, shapes: &Shapes) -> Outcome {
-    let alike = |&(_, Add { a, b }): &(NodeId, Add)| {
-        [a, b].iter().all(|&operand| model.constant(operand).is_none()) && shapes.same_shape(a, b)
-    };
-    let normalized = model.all_nodes().filter_map(|id| Some(model.view::<LayerNormalization>(id)?.x));
-    let sums = normalized.filter_map(|x| model.producer(x)).filter_map(|sum| Some((sum, model.view::<Add>(sum)?)));
-    let sums: Vec<(NodeId, Add)> = sums.filter(alike).collect();
-    let mut outcome = Outcome::default();
-    for (sum, Add { a, b }) in sums {
-        if model.is_live(sum) {
-            model.replace_operation(sum, Sum { xs: vec![a, b] });
-            *outcome.applied.entry("sum kept apart").or_default() += 1;
-        }
-    }
-    outcome
-}
-
 /// The sum that alone reads a product, and the operand that is its bias: a constant with a number for each of so many channels.
 pub fn bias_behind(model: &Model, product: ValueId, channels: usize) -> Option<(NodeId, usize)> {
     let sum = only_reader(model, product)?;
@@ -77,27 +56,6 @@ pub fn shift_bias(model: &mut Model, product: ValueId, shift: &[f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sums_of_like_values_before_normalizations_are_kept_apart() {
-        let text = r#"
-            <ir_version: 8, opset_import: ["": 18]>
-            network (float[n,4] x, float[n,4] y, float[4] z) => (float[n,4] u, float[n,4] v, float[n,4] w)
-            <float[4] scale = {1,2,3,4}, float[4] bias = {1,-1,0,2}> {
-              a = Add (x, y) u = LayerNormalization (a, scale)
-              b = Add (x, bias) v = LayerNormalization (b, scale)
-              c = Add (x, z) w = LayerNormalization (c, scale)
-            }"#;
-        let mut model = Model::parse(text).unwrap();
-        let shapes = Shapes::infer(&model);
-        assert_eq!(
-            keep_sums_apart(&mut model, &shapes).applied.into_iter().collect::<Vec<_>>(),
-            [("sum kept apart", 1)]
-        );
-        let ops: Vec<_> = model.nodes_of(model.main).map(|id| model.node(id).op.to_string()).collect();
-        assert_eq!(ops.iter().filter(|op| *op == "Sum").count(), 1);
-        assert_eq!(ops[0], "Sum");
-    }
 
     #[test]
     fn the_bias_behind_a_product_is_the_constant_of_its_sum() {

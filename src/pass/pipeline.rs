@@ -74,6 +74,12 @@ impl Pipeline {
         Ok(Pipeline(std::iter::once(first).chain(self.0).collect()))
     }
 
+    /// The pipeline with a pass behind it that nobody asked for.
+    pub fn before_implied(self, name: &str, table: &'static [PassInfo]) -> Result<Pipeline, NotationError> {
+        let last = implied(find(name, table)?)?;
+        Ok(Pipeline(self.0.into_iter().chain([last]).collect()))
+    }
+
     /// The pipeline with `entries` added to the list that is an option of each `pass`.
     ///
     /// # Panics
