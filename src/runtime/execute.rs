@@ -1,7 +1,8 @@
 //! Operators of ours in tract.
 //!
-//! [`Operator`] is what one has to tell, [`Execute`] where it has one result; [`Fused`] makes a tract operator of it.
-//! Constants are taken when a plan is made: packed once, shared by all runs, and no longer operands.
+//! [`Operator`] is what one has to tell, [`Execute`] where it has one result, [`Stateless`] where it has nothing to prepare;
+//! [`Fused`] makes a tract operator of it. Constants are taken when a plan is made: packed once, shared by all runs, and no
+//! longer operands.
 
 use std::fmt;
 use std::ops::Index;
@@ -26,13 +27,8 @@ pub(super) trait Execute: ir::Op + Clone + fmt::Debug + Send + Sync + 'static {
     /// What is made of the constants once.
     type Prepared: Send + Sync + 'static;
 
-    /// The operands that `prepare` takes: they have to be constants.
+    /// The operands that `prepare` takes where they are constant; it fails without those that it needs.
     fn constants(&self) -> Vec<ValueId> {
-        Vec::new()
-    }
-
-    /// The operands that `prepare` takes where they are constants.
-    fn constants_if_any(&self) -> Vec<ValueId> {
         Vec::new()
     }
 
@@ -45,6 +41,35 @@ pub(super) trait Execute: ir::Op + Clone + fmt::Debug + Send + Sync + 'static {
     fn run(&self, prepared: &Self::Prepared, operands: &Operands) -> TractResult<Tensor>;
 }
 
+/// An operator of ours that takes nothing from constants, and has nothing to prepare.
+pub(super) trait Stateless: ir::Op + Clone + fmt::Debug + Send + Sync + 'static {
+    fn result_type(&self) -> DatumType;
+
+    fn result_shape(&self, shapes: &Shapes) -> TractResult<TVec<TDim>>;
+
+    fn run(&self, operands: &Operands) -> TractResult<Tensor>;
+}
+
+impl<O: Stateless> Execute for O {
+    type Prepared = ();
+
+    fn prepare(&self, _: &Constants, _: &Shapes) -> TractResult<()> {
+        Ok(())
+    }
+
+    fn result_type(&self) -> DatumType {
+        Stateless::result_type(self)
+    }
+
+    fn result_shape(&self, shapes: &Shapes) -> TractResult<TVec<TDim>> {
+        Stateless::result_shape(self, shapes)
+    }
+
+    fn run(&self, _: &(), operands: &Operands) -> TractResult<Tensor> {
+        Stateless::run(self, operands)
+    }
+}
+
 /// An operator of ours with any number of results, all of them there: what is not wanted has no elements.
 pub(super) trait Operator: ir::Op + Clone + fmt::Debug + Send + Sync + 'static {
     /// As in [`Execute`].
@@ -53,10 +78,6 @@ pub(super) trait Operator: ir::Op + Clone + fmt::Debug + Send + Sync + 'static {
     const RESULTS: usize = 1;
 
     fn constants(&self) -> Vec<ValueId>;
-
-    fn constants_if_any(&self) -> Vec<ValueId> {
-        Vec::new()
-    }
 
     fn prepare(&self, constants: &Constants, shapes: &Shapes) -> TractResult<Self::Prepared>;
 
@@ -71,10 +92,6 @@ impl<O: Execute> Operator for O {
 
     fn constants(&self) -> Vec<ValueId> {
         Execute::constants(self)
-    }
-
-    fn constants_if_any(&self) -> Vec<ValueId> {
-        Execute::constants_if_any(self)
     }
 
     fn prepare(&self, constants: &Constants, shapes: &Shapes) -> TractResult<Self::Prepared> {
@@ -198,24 +215,21 @@ impl<O: Operator> Expansion for Unprepared<O> {
     }
 
     fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
-        let mut constant: Vec<usize> = self.0.constants().iter().map(|operand| operand.index()).collect();
-        let if_any: Vec<usize> = self.0.constants_if_any().iter().map(|operand| operand.index()).collect();
-        let (mut open, mut places, mut known, mut shapes) = (TVec::new(), Vec::new(), Vec::new(), Vec::new());
+        let wanted: Vec<usize> = self.0.constants().iter().map(|operand| operand.index()).collect();
+        let (mut open, mut places, mut known, mut shapes, mut fixed) =
+            (TVec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (index, &input) in inputs.iter().enumerate() {
             let fact = model.outlet_fact(input)?;
-            if fact.konst.is_some() && if_any.contains(&index) {
-                constant.push(index);
-            }
+            let is_taken = fact.konst.is_some() && wanted.contains(&index);
+            fixed.push(is_taken.then(|| fact.shape.to_tvec()));
             shapes.push(fact.shape.to_tvec());
             known.push(fact.konst.clone());
-            places.push((!constant.contains(&index)).then_some(open.len()));
-            if !constant.contains(&index) {
+            places.push((!is_taken).then_some(open.len()));
+            if !is_taken {
                 open.push(input);
             }
         }
         let prepared = self.0.prepare(&Constants(&known), &Shapes(&shapes))?;
-        let shapes = shapes.into_iter().enumerate();
-        let fixed = shapes.map(|(index, shape)| constant.contains(&index).then_some(shape)).collect();
         let fused = Fused { operator: self.0.clone(), places, fixed, prepared: Arc::new(prepared) };
         model.wire_node(prefix, fused, &open)
     }

@@ -5,7 +5,7 @@ use tract_onnx::model::Onnx;
 use tract_onnx::tract_core::internal::*;
 
 use super::blocked::kept;
-use super::execute::{Constants, Execute, Operands, Shapes, register as one};
+use super::execute::{Operands, Shapes, Stateless, register as one};
 use super::int8::operators::DOMAIN;
 use super::stack::fix_inputs;
 use super::{Execution, Runner, RuntimeError};
@@ -26,13 +26,7 @@ pub(super) fn register(onnx: &mut Onnx) {
     one::<Reach>(onnx);
 }
 
-impl Execute for Reach {
-    type Prepared = ();
-
-    fn prepare(&self, _: &Constants, _: &Shapes) -> TractResult<()> {
-        Ok(())
-    }
-
+impl Stateless for Reach {
     fn result_type(&self) -> DatumType {
         DatumType::F64
     }
@@ -41,7 +35,7 @@ impl Execute for Reach {
         Ok(tvec![3.into()])
     }
 
-    fn run(&self, _: &(), operands: &Operands) -> TractResult<Tensor> {
+    fn run(&self, operands: &Operands) -> TractResult<Tensor> {
         let x = operands.elements(self.x)?;
         let Extremes { min, max, non_finite } = match self.channels {
             0 => Extremes::of(x),
@@ -65,12 +59,12 @@ impl ExtremesRunner {
         let _ = fix_inputs(&mut model, sample, 1);
         model.opsets.0.insert(DOMAIN.into(), 1);
         let main = model.main;
-        let mut reach = |&x| {
+        let reach = |&x: &ValueId| {
             let result = model.append(main, "reach", Reach { x, channels: 0 });
             model.add_output(main, result);
             result
         };
-        let outputs: Vec<ValueId> = values.iter().map(&mut reach).collect();
+        let outputs: Vec<ValueId> = values.iter().map(reach).collect();
         Ok(ExtremesRunner(Runner::with(&model, &outputs, &Execution::teaching())?))
     }
 

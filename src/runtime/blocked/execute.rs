@@ -9,7 +9,9 @@ use super::operators::{self as blocked, GRADIENTS};
 use crate::ir::ValueId;
 use crate::kernels::blocked::{BLOCK, BlockedConvolution, Finish, FloatIsa, Given, Gradients, from_blocks, to_blocks};
 use crate::kernels::{Images, Window};
-use crate::runtime::execute::{Constants, Execute, Operands, Operator, Shapes, filled, register as one, zeroed};
+use crate::runtime::execute::{
+    Constants, Execute, Operands, Operator, Shapes, Stateless, filled, register as one, zeroed,
+};
 use crate::runtime::spare;
 
 /// Makes tract know our operators.
@@ -48,13 +50,7 @@ pub(in crate::runtime) fn kept(shape: &[usize], channels: usize) -> TractResult<
     }
 }
 
-impl Execute for blocked::ToBlocks {
-    type Prepared = ();
-
-    fn prepare(&self, _: &Constants, _: &Shapes) -> TractResult<()> {
-        Ok(())
-    }
-
+impl Stateless for blocked::ToBlocks {
     fn result_type(&self) -> DatumType {
         DatumType::F32
     }
@@ -67,20 +63,14 @@ impl Execute for blocked::ToBlocks {
         }
     }
 
-    fn run(&self, _: &(), operands: &Operands) -> TractResult<Tensor> {
+    fn run(&self, operands: &Operands) -> TractResult<Tensor> {
         let images = plain(operands.shape(self.x))?;
         let x = operands.elements(self.x)?;
         zeroed(&in_blocks(&images.batch, images.channels, images.size), |y| to_blocks(&images, x, y))
     }
 }
 
-impl Execute for blocked::FromBlocks {
-    type Prepared = ();
-
-    fn prepare(&self, _: &Constants, _: &Shapes) -> TractResult<()> {
-        Ok(())
-    }
-
+impl Stateless for blocked::FromBlocks {
     fn result_type(&self) -> DatumType {
         DatumType::F32
     }
@@ -94,7 +84,7 @@ impl Execute for blocked::FromBlocks {
         Ok(shape)
     }
 
-    fn run(&self, _: &(), operands: &Operands) -> TractResult<Tensor> {
+    fn run(&self, operands: &Operands) -> TractResult<Tensor> {
         let images = kept(operands.shape(self.x), self.channels as usize)?;
         let x = operands.elements(self.x)?;
         let Images { batch, size: [height, width], channels } = images;
@@ -173,7 +163,7 @@ pub(in crate::runtime) struct Packed {
 impl Execute for blocked::BlockedConv {
     type Prepared = Packed;
 
-    fn constants_if_any(&self) -> Vec<ValueId> {
+    fn constants(&self) -> Vec<ValueId> {
         vec![self.w]
     }
 

@@ -4,7 +4,7 @@ use tract_onnx::tract_core::broadcast::multi_broadcast;
 use tract_onnx::tract_core::internal::*;
 
 use super::layout::{Layout, images};
-use super::{Constants, Execute, Operands, Shapes, clamp, filled, int8, quantization};
+use super::{Constants, Execute, Operands, Shapes, Stateless, clamp, filled, int8, quantization};
 use crate::ir::{DType, ValueId};
 use crate::kernels::{self, Addition, Multiplication};
 
@@ -70,13 +70,7 @@ pub(super) fn factors_of(factors: Option<ValueId>, shape: &[TDim], constants: &C
     Ok(factors.to_vec())
 }
 
-impl Execute for int8::Dequantize {
-    type Prepared = ();
-
-    fn prepare(&self, _: &Constants, _: &Shapes) -> TractResult<()> {
-        Ok(())
-    }
-
+impl Stateless for int8::Dequantize {
     fn result_type(&self) -> DatumType {
         DatumType::F32
     }
@@ -86,7 +80,7 @@ impl Execute for int8::Dequantize {
         Ok(if self.channels_last { Layout::channels_first(x) } else { x.into() })
     }
 
-    fn run(&self, _: &(), operands: &Operands) -> TractResult<Tensor> {
+    fn run(&self, operands: &Operands) -> TractResult<Tensor> {
         let x = operands.elements::<u8>(self.x)?;
         let shape = operands.shape(self.x);
         let quantization = quantization(self.scale, self.zero_point);
@@ -102,13 +96,7 @@ impl Execute for int8::Dequantize {
     }
 }
 
-impl Execute for int8::Flip {
-    type Prepared = ();
-
-    fn prepare(&self, _: &Constants, _: &Shapes) -> TractResult<()> {
-        Ok(())
-    }
-
+impl Stateless for int8::Flip {
     fn result_type(&self) -> DatumType {
         match DType::from_code(self.to as i32) {
             Some(DType::I8) => DatumType::I8,
@@ -120,9 +108,9 @@ impl Execute for int8::Flip {
         Ok(shapes[self.x].into())
     }
 
-    fn run(&self, _: &(), operands: &Operands) -> TractResult<Tensor> {
+    fn run(&self, operands: &Operands) -> TractResult<Tensor> {
         let shape = operands.shape(self.x);
-        match self.result_type() {
+        match Stateless::result_type(self) {
             DatumType::I8 => {
                 let x = operands.elements::<u8>(self.x)?;
                 filled(shape, |y: &mut [i8]| y.iter_mut().zip(x).for_each(|(y, x)| *y = (x ^ 0x80) as i8))

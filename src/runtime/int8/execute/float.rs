@@ -6,7 +6,7 @@ use tract_onnx::tract_core::internal::*;
 
 use super::elementwise::factors_of;
 use super::matmul::{batch, place};
-use super::{Constants, Execute, Operands, Shapes, filled, int8, quantization, strides};
+use super::{Constants, Execute, Operands, Shapes, Stateless, filled, int8, quantization, strides};
 use crate::ir::ValueId;
 use crate::kernels::{self, Activated, FloatMatrix, LayerNormalization};
 
@@ -76,13 +76,7 @@ impl int8::Attention {
     }
 }
 
-impl Execute for int8::Attention {
-    type Prepared = ();
-
-    fn prepare(&self, _: &Constants, _: &Shapes) -> TractResult<()> {
-        Ok(())
-    }
-
+impl Stateless for int8::Attention {
     fn result_type(&self) -> DatumType {
         DatumType::F32
     }
@@ -91,7 +85,7 @@ impl Execute for int8::Attention {
         exchanged(&self.product_shape(|operand| shapes[operand].into())?, &self.y_perm)
     }
 
-    fn run(&self, _: &(), operands: &Operands) -> TractResult<Tensor> {
+    fn run(&self, operands: &Operands) -> TractResult<Tensor> {
         let shape: TVec<usize> = self.product_shape(|operand| operands.shape(operand).into())?;
         let rank = shape.len();
         let (batches, [rows, width]) = (&shape[..rank - 2], [shape[rank - 2], shape[rank - 1]]);
@@ -150,13 +144,7 @@ impl Execute for int8::Attention {
     }
 }
 
-impl Execute for int8::Softmax {
-    type Prepared = ();
-
-    fn prepare(&self, _: &Constants, _: &Shapes) -> TractResult<()> {
-        Ok(())
-    }
-
+impl Stateless for int8::Softmax {
     fn result_type(&self) -> DatumType {
         DatumType::F32
     }
@@ -165,7 +153,7 @@ impl Execute for int8::Softmax {
         Ok(shapes[self.x].into())
     }
 
-    fn run(&self, _: &(), operands: &Operands) -> TractResult<Tensor> {
+    fn run(&self, operands: &Operands) -> TractResult<Tensor> {
         let (x, shape) = (operands.elements::<f32>(self.x)?, operands.shape(self.x));
         filled(shape, |y| kernels::rounded_softmax(x, shape.last().copied().unwrap_or(1), y))
     }

@@ -15,7 +15,7 @@ use tract_onnx::tract_core::internal::TractResult;
 
 use super::operators as int8;
 use crate::kernels::{Dispatch, Isa, Quantization};
-use crate::runtime::execute::{Constants, Execute, Operands, Shapes, filled, register as one, strides};
+use crate::runtime::execute::{Constants, Execute, Operands, Shapes, Stateless, filled, register as one, strides};
 
 /// Makes tract know our operators.
 pub(in crate::runtime) fn register(onnx: &mut Onnx) {

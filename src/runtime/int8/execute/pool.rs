@@ -3,18 +3,12 @@
 use tract_onnx::tract_core::internal::*;
 
 use super::layout::{Layout, images, outputs, pixels, shape_of, write_pixels};
-use super::{Constants, Execute, Operands, Shapes, filled, int8, quantization};
+use super::{Constants, Execute, Operands, Shapes, Stateless, filled, int8, quantization};
 use crate::ir::ValueId;
 use crate::kernels::{self, AveragePool, Images, Window};
 use crate::runtime::window::WindowAttrs;
 
-impl Execute for int8::GlobalAveragePool {
-    type Prepared = ();
-
-    fn prepare(&self, _: &Constants, _: &Shapes) -> TractResult<()> {
-        Ok(())
-    }
-
+impl Stateless for int8::GlobalAveragePool {
     fn result_type(&self) -> DatumType {
         DatumType::U8
     }
@@ -25,7 +19,7 @@ impl Execute for int8::GlobalAveragePool {
         Ok(Layout::ordered(&first, self.channels_last))
     }
 
-    fn run(&self, _: &(), operands: &Operands) -> TractResult<Tensor> {
+    fn run(&self, operands: &Operands) -> TractResult<Tensor> {
         let shape = operands.shape(self.x);
         let first = Layout::first(shape, self.channels_last);
         // All of space as one axis.

@@ -5,7 +5,7 @@ use tract_onnx::tract_core::ops::nn::resize::CoordTransformer;
 
 use super::layout::{Layout, images, pixels, shape_of, write_pixels};
 use super::pool::limit;
-use super::{Constants, Execute, Operands, Shapes, filled, int8, quantization};
+use super::{Operands, Shapes, Stateless, filled, int8, quantization};
 use crate::kernels::{Blend, Images, LinearResize, resize_nearest};
 
 impl int8::Resize {
@@ -44,13 +44,7 @@ fn blend(source: f32, length: usize) -> Blend {
     Blend { first: first as usize, second: (first + 1.0).min(last) as usize, weight: source - first }
 }
 
-impl Execute for int8::Resize {
-    type Prepared = ();
-
-    fn prepare(&self, _: &Constants, _: &Shapes) -> TractResult<()> {
-        Ok(())
-    }
-
+impl Stateless for int8::Resize {
     fn result_type(&self) -> DatumType {
         DatumType::U8
     }
@@ -63,7 +57,7 @@ impl Execute for int8::Resize {
         Ok(Layout::ordered(&first, self.channels_last))
     }
 
-    fn run(&self, _: &(), operands: &Operands) -> TractResult<Tensor> {
+    fn run(&self, operands: &Operands) -> TractResult<Tensor> {
         let shape = operands.shape(self.x);
         let images = images(shape, self.channels_last)?;
         let [height, width] = images.size;
