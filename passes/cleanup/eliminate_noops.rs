@@ -1,4 +1,5 @@
 //! Removes nodes that compute what they are given: reshapes to the same shape, casts to the same type, `x + 0`, `x · 1`.
+//! A sum of two, of which nothing can be left out, becomes an Add.
 
 use crate::ir::op::{
     Add, Cast, Concat, Div, Dropout, Expand, Mul, Pad, Pow, Slice, Split, Sub, Sum, Tile, Transpose, Where,

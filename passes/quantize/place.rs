@@ -202,11 +202,7 @@ impl Search<'_> {
             let layer = Layer::read(self.model, id)?;
             self.accept_operand(layer.x)?;
             let operands = vec![layer.x];
-            let unit = Unit { quantizes: true, ..self.alone(id, Role::Layer(layer), operands, first) };
-            return Ok(match op == "MatMul" && self.traits.float_results.contains(&op) {
-                true => Unit { quantizes: false, ..unit },
-                false => self.with_tail(unit),
-            });
+            return Ok(self.computed(op, self.alone(id, Role::Layer(layer), operands, first)));
         }
         let operands = self.data_operands(id);
         require!(!operands.is_empty(), "all of its operands are constants");
@@ -233,11 +229,15 @@ impl Search<'_> {
         let of_probabilities = operands.iter().any(|&operand| self.holds_probabilities(operand));
         let all = self.traits.products == Products::All;
         require!(all || !of_probabilities, "the target leaves products of probabilities in floats");
-        let unit = self.alone(id, Role::Product, operands, result);
-        Ok(match self.traits.float_results.contains(&"MatMul") {
+        Ok(self.computed("MatMul", self.alone(id, Role::Product, operands, result)))
+    }
+
+    /// A layer or a product with what its quantizer can do, or without a quantizer where it gives floats.
+    fn computed(&self, op: &str, unit: Unit) -> Unit {
+        match op == "MatMul" && self.traits.float_results.contains(&op) {
             true => Unit { quantizes: false, ..unit },
             false => self.with_tail(unit),
-        })
+        }
     }
 
     /// Whether `value` comes of a Softmax, moved or not.

@@ -5,8 +5,6 @@
 
 use std::collections::HashMap;
 
-use ndarray::ArrayD;
-
 use crate::ir::op::{Add, DequantizeLinear, Mul, QuantizeLinear};
 use crate::ir::{DType, GraphId, Model, NodeId, Operation, Tensor, ValueId};
 
@@ -94,7 +92,10 @@ impl Writer<'_> {
         match &unit.role {
             Role::Layer(layer) => self.layer(layer, codes.expect("every layer has codes"), anchor, &mut operation),
             Role::HardSwish => operation = self.hard_swish(operation.inputs[0].expect("an operand"), anchor, &base),
-            Role::Operator => self.constants(unit, anchor, &mut operation),
+            Role::Operator if NORMALIZATIONS.contains(&operation.op.as_str()) => {
+                self.normalization(self.grids[&unit.operands[0]], anchor, &mut operation);
+            }
+            Role::Operator => self.constants(anchor, &mut operation),
             Role::Move | Role::Join | Role::Product => {}
         }
         if !unit.quantizes {
@@ -263,37 +264,42 @@ impl Writer<'_> {
         }
     }
 
-    /// Constant operands in int8: numbers of their own grid. The bias of a normalization is int32, as that of a layer.
-    fn constants(&mut self, unit: &Unit, anchor: NodeId, operation: &mut Operation) {
-        let is_normalization = NORMALIZATIONS.contains(&operation.op.as_str());
-        let bias = operation.inputs.get(2).copied().flatten().filter(|_| is_normalization);
-        let bias = bias.and_then(|value| Some((value, self.model.constant(value)?.floats()?.into_owned())));
-        let mut grid = None;
-        for slot in operation.inputs.iter_mut().take(if bias.is_some() { 2 } else { usize::MAX }) {
-            let Some(value) = *slot else { continue };
-            let Some(floats) = self.model.constant(value).and_then(Tensor::to_array) else { continue };
-            let (low, high) = floats.iter().fold((0f32, 0f32), |(low, high), &x| (low.min(x), high.max(x)));
-            let mut covering = Grid::covering(low, high, self.traits.levels, self.traits.symmetric);
-            if let Some((_, bias)) = &bias {
-                let mut scales = vec![covering.scale; bias.len()];
-                raise_for_bias(&mut scales, bias, self.grids[&unit.operands[0]]);
-                covering.scale = scales.into_iter().fold(covering.scale, f32::max);
-            }
-            *slot = Some(self.constant(anchor, value, &floats, covering));
-            grid = Some(covering);
-        }
-        if let (Some((value, bias)), Some(grid)) = (bias, grid) {
-            let (levels, steps) = int32_bias(&bias, &vec![grid.scale; bias.len()], self.grids[&unit.operands[0]]);
-            let name = self.model.value(value).name.clone();
-            let step = steps.first().copied().unwrap_or(grid.scale);
-            let step = self.model.add_constant(self.graph, &format!("{name}.scale"), Tensor::scalar(step));
-            let levels = Tensor::from_vec(vec![levels.len()], levels);
-            let levels = self.model.add_constant(self.graph, &format!("{name}.int32"), levels);
-            operation.inputs[2] = Some(self.insert(anchor, dequantize(levels, step, None, 0), &name));
+    /// Constant operands in int8: numbers of their own grid.
+    fn constants(&mut self, anchor: NodeId, operation: &mut Operation) {
+        for slot in &mut operation.inputs {
+            let Some((value, grid)) = slot.and_then(|value| Some((value, self.covering(value)?))) else { continue };
+            *slot = Some(self.constant(anchor, value, grid));
         }
     }
 
-    fn constant(&mut self, anchor: NodeId, value: ValueId, floats: &ArrayD<f32>, grid: Grid) -> ValueId {
+    /// The constant scale of a normalization in int8, and its constant bias in int32, as that of a layer.
+    fn normalization(&mut self, x: Grid, anchor: NodeId, operation: &mut Operation) {
+        let bias = operation.inputs.get(2).copied().flatten();
+        let floats = bias.and_then(|bias| Some((bias, self.model.constant(bias)?.floats()?.into_owned())));
+        let Some((bias, floats)) = floats else { return self.constants(anchor, operation) };
+        let Some(scale) = operation.inputs[1] else { return };
+        let Some(mut grid) = self.covering(scale) else { return };
+        let largest = floats.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+        raise_for_bias(std::slice::from_mut(&mut grid.scale), &[largest], x);
+        let (levels, steps) = int32_bias(&floats, &vec![grid.scale; floats.len()], x);
+        let name = self.model.value(bias).name.clone();
+        operation.inputs[1] = Some(self.constant(anchor, scale, grid));
+        let step = Tensor::scalar(steps.first().copied().unwrap_or(grid.scale));
+        let step = self.model.add_constant(self.graph, &format!("{name}.scale"), step);
+        let levels = Tensor::from_vec(vec![levels.len()], levels);
+        let levels = self.model.add_constant(self.graph, &format!("{name}.int32"), levels);
+        operation.inputs[2] = Some(self.insert(anchor, dequantize(levels, step, None, 0), &name));
+    }
+
+    /// The grid that covers a constant of floats.
+    fn covering(&self, value: ValueId) -> Option<Grid> {
+        let floats = self.model.constant(value)?.floats()?;
+        let (low, high) = floats.iter().fold((0f32, 0f32), |(low, high), &x| (low.min(x), high.max(x)));
+        Some(Grid::covering(low, high, self.traits.levels, self.traits.symmetric))
+    }
+
+    fn constant(&mut self, anchor: NodeId, value: ValueId, grid: Grid) -> ValueId {
+        let floats = self.model.constant(value).and_then(Tensor::to_array).expect("a grid covers it");
         let levels = match grid.levels.dtype() {
             DType::U8 => Tensor::from(floats.mapv(|x| grid.level(x) as u8)),
             _ => Tensor::from(floats.mapv(|x| grid.level(x) as i8)),

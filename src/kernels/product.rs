@@ -130,7 +130,10 @@ impl Product {
             (Kernel::Rten, Panels::Rten(weights)) => {
                 scratch.copied.copy(input, rows, depth, 1, zero_point);
                 weights.multiply(&scratch.copied.rows, &mut scratch.sums);
-                self.store(terms, &scratch.sums, starts, to);
+                let mut to = to;
+                for (row, sums) in scratch.sums.chunks_exact(self.columns).enumerate() {
+                    finish(terms, sums, starts.map_or(0, |starts| starts[row]), row, 0, &mut to);
+                }
             }
             #[cfg(target_arch = "x86_64")]
             (kernel @ (Kernel::Avx2Bytes | Kernel::AvxVnni | Kernel::Avx512Vnni), Panels::Bytes(weights)) => {
@@ -176,21 +179,16 @@ impl Product {
         x86::Block { taps, weights, pairs, columns: self.columns, terms, starts, destination }
     }
 
-    /// Finishes sums of whole rows.
-    fn store(&self, terms: &Terms, sums: &[i32], starts: Option<&[i32]>, mut to: Destination) {
-        for (row, sums) in sums.chunks_exact(self.columns).enumerate() {
-            let start = starts.map_or(0, |starts| starts[row]);
-            let sums = sums.iter().zip(&terms.bias).map(|(sum, bias)| sum.wrapping_add(*bias).wrapping_add(start));
-            terms.epilogue.store(sums, 0, to.residual, &mut to.output, row * to.stride);
-        }
-    }
-
     fn portable(&self, terms: &Terms, rows: &[u8], panels: &[i16], saturating: bool, mut to: Destination) {
         portable::multiply(rows, self.depth.next_multiple_of(2), panels, saturating, |row, panel, sums| {
             let first = panel * PANEL;
-            let count = PANEL.min(self.columns - first);
-            let sums = sums[..count].iter().zip(&terms.bias[first..]).map(|(sum, bias)| sum.wrapping_add(*bias));
-            terms.epilogue.store(sums, first, to.residual, &mut to.output, row * to.stride + first);
+            finish(terms, &sums[..PANEL.min(self.columns - first)], 0, row, first, &mut to);
         });
     }
+}
+
+/// Finishes the sums of columns from `first` on of a row, which start with `start` besides the bias.
+fn finish(terms: &Terms, sums: &[i32], start: i32, row: usize, first: usize, to: &mut Destination) {
+    let sums = sums.iter().zip(&terms.bias[first..]).map(|(sum, bias)| sum.wrapping_add(*bias).wrapping_add(start));
+    terms.epilogue.store(sums, first, to.residual, &mut to.output, row * to.stride + first);
 }

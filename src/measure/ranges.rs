@@ -102,14 +102,14 @@ pub fn distributions(
         let extremes = survey_extremes(model, values, data, watch)?;
         return Ok(extremes.into_iter().map(Distribution::from).collect());
     }
-    let mut states: Vec<Distribution> = values.iter().map(|_| Distribution::of(&[], detail)).collect();
+    let mut states: Vec<Distribution> = values.iter().map(|_| Distribution::of(&[])).collect();
     survey(
         model,
         values,
         data,
         watch,
         &mut states,
-        |_, _, tensor| Distribution::of(&tensor.floats().unwrap_or_default(), detail),
+        |_, _, tensor| Distribution::of(&tensor.floats().unwrap_or_default()),
         |_, state, seen| state.add(seen),
     )?;
     Ok(states)
@@ -122,10 +122,10 @@ impl From<Extremes> for Distribution {
 }
 
 impl Distribution {
-    pub fn of(x: &[f32], detail: Detail) -> Distribution {
+    /// With a histogram.
+    pub fn of(x: &[f32]) -> Distribution {
         let extremes = Extremes::of(x);
-        let histogram = (detail == Detail::Histogram).then(|| Histogram::of(x, extremes.min, extremes.max));
-        Distribution { histogram, ..extremes.into() }
+        Distribution { histogram: Some(Histogram::of(x, extremes.min, extremes.max)), ..extremes.into() }
     }
 
     pub fn add(&mut self, other: Distribution) {
@@ -284,7 +284,7 @@ mod tests {
     use super::*;
 
     fn distribution(x: &[f32]) -> Distribution {
-        Distribution::of(x, Detail::Histogram)
+        Distribution::of(x)
     }
 
     /// Elements of a distribution with tails, the same in every run.
